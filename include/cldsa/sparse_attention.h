@@ -1,0 +1,58 @@
+/*
+ * Attention over a selection: each query row attends to the keys its indices name. The cost follows K, not T.
+ *
+ * Indices that are -1, negative or >= T are skipped, whoever produced them; a repeated index counts as often as it
+ * stands there. A row without a valid key gives zeros and lse = +inf. With attn_sink a head's output is
+ * scaled by 1 / (1 + exp(sink - lse)); lse itself is unaffected; +-inf sinks are legal.
+ */
+#ifndef CLDSA_SPARSE_ATTENTION_H
+#define CLDSA_SPARSE_ATTENTION_H
+
+#include <cldsa/context.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cldsa_sparse_attention_args {
+    cldsa_tensor q;           /* [B,S,H,D] f32, f16 or bf16 */
+    cldsa_tensor k;           /* [B,T,Hk,D], Hk divides H; in latent form (v not given) the value is the first v_dim */
+    cldsa_tensor v;           /* [B,T,Hk,Dv], optional: not given means latent */
+    cldsa_tensor indices;     /* i32 [B,S,K] */
+    cldsa_tensor topk_length; /* i32 [B,S], optional: only the first topk_length[b,i] places of a row count */
+    cldsa_tensor attn_sink;   /* f32 [H], optional */
+    cldsa_tensor out;         /* out [B,S,H,Dv], f32, f16 or bf16 */
+    cldsa_tensor lse;         /* out f32 [B,S,H], natural log, optional */
+    int v_dim;                /* Dv in latent form, 1 .. D */
+    float softmax_scale;      /* 0 means D^-1/2 */
+} cldsa_sparse_attention_args;
+
+CLDSA_API cldsa_status cldsa_sparse_attention(cldsa_context *ctx, const cldsa_sparse_attention_args *args,
+                                              const cldsa_call *call);
+CLDSA_API cldsa_status cldsa_sparse_attention_workspace(cldsa_context *ctx, const cldsa_sparse_attention_args *args,
+                                                        size_t *bytes);
+
+/* Deterministic: contributions to a key are summed in query order through an inverted index, not by float atomics. */
+typedef struct cldsa_sparse_attention_backward_args {
+    cldsa_tensor q, k, v, indices, topk_length, attn_sink; /* as given to the forward call */
+    cldsa_tensor out, lse;                                 /* as the forward call wrote them; out f32 */
+    cldsa_tensor dout;                                     /* f32 [B,S,H,Dv] */
+    cldsa_tensor dq;                                       /* out f32, shape of q */
+    cldsa_tensor dk;    /* out f32, shape of k; in latent form it holds the value's gradient too */
+    cldsa_tensor dv;    /* out f32, shape of v; only with v */
+    cldsa_tensor dsink; /* out f32 [H], optional, with attn_sink */
+    int v_dim;
+    float softmax_scale;
+} cldsa_sparse_attention_backward_args;
+
+CLDSA_API cldsa_status cldsa_sparse_attention_backward(cldsa_context *ctx,
+                                                       const cldsa_sparse_attention_backward_args *args,
+                                                       const cldsa_call *call);
+CLDSA_API cldsa_status cldsa_sparse_attention_backward_workspace(cldsa_context *ctx,
+                                                                 const cldsa_sparse_attention_backward_args *args,
+                                                                 size_t *bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
