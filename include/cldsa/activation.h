@@ -14,7 +14,7 @@ extern "C" {
 typedef struct cldsa_activation_args {
     cldsa_tensor x; /* f32, any shape */
     cldsa_tensor y; /* out f32, same shape; may be x itself */
-    cldsa_activation activation;
+    cldsa_act activation;
     float dropout_p;
     uint64_t dropout_seed;
     uint32_t dropout_stream;
@@ -27,7 +27,7 @@ typedef struct cldsa_activation_backward_args {
     cldsa_tensor x;  /* f32: the forward call's input */
     cldsa_tensor dy; /* f32, same shape */
     cldsa_tensor dx; /* out f32, same shape; may be dy itself */
-    cldsa_activation activation;
+    cldsa_act activation;
     float dropout_p;
     uint64_t dropout_seed;
     uint32_t dropout_stream;

@@ -13,12 +13,12 @@
 extern "C" {
 #endif
 
-typedef enum cldsa_activation {
+typedef enum cldsa_act {
     CLDSA_ACT_NONE = 0,
     CLDSA_ACT_RELU,
     CLDSA_ACT_SILU,
     CLDSA_ACT_SIGMOID
-} cldsa_activation;
+} cldsa_act;
 
 typedef enum cldsa_gemm_layout {
     CLDSA_GEMM_NN = 0, /* A [M,K], B [K,N] */
@@ -43,7 +43,7 @@ typedef struct cldsa_gemm_args {
     cldsa_tensor pre;           /* f32, shape of c, optional: receives the value before the activation */
     cldsa_tensor group_offsets; /* i32 [E+1], optional */
     cldsa_gemm_layout layout;
-    cldsa_activation activation;
+    cldsa_act activation;
     float alpha; /* usually 1 */
     float beta;  /* 0 overwrites C without reading it; 1 accumulates */
     /* Elements between rows; 0 means dense (the last extent). At least the last extent otherwise. */

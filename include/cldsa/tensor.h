@@ -4,8 +4,9 @@
 #ifndef CLDSA_TENSOR_H
 #define CLDSA_TENSOR_H
 
+#include <cldsa/status.h> /* first: it sets CL_TARGET_OPENCL_VERSION */
+
 #include <CL/cl.h>
-#include <cldsa/status.h>
 #include <stddef.h>
 #include <stdint.h>
 
