@@ -14,16 +14,16 @@
 enum { CLDSA_MAX_DIMS = 12, CLDSA_MAX_FIELDS = 40, CLDSA_MAX_TUNABLES = 12 };
 
 typedef enum cldsa_field_kind {
-    CLDSA_FIELD_IN,     /* tensor, read */
-    CLDSA_FIELD_OUT,    /* tensor, every documented element overwritten */
-    CLDSA_FIELD_INOUT,  /* tensor, read and written */
-    CLDSA_FIELD_INT,    /* int */
-    CLDSA_FIELD_I64,    /* int64_t */
-    CLDSA_FIELD_U64,    /* uint64_t */
-    CLDSA_FIELD_U32,    /* uint32_t */
-    CLDSA_FIELD_FLOAT,  /* float */
-    CLDSA_FIELD_BOOL,   /* bool */
-    CLDSA_FIELD_ENUM    /* an enum; `names` lists its values' names in order */
+    CLDSA_FIELD_IN,    /* tensor, read */
+    CLDSA_FIELD_OUT,   /* tensor, every documented element overwritten */
+    CLDSA_FIELD_INOUT, /* tensor, read and written */
+    CLDSA_FIELD_INT,   /* int */
+    CLDSA_FIELD_I64,   /* int64_t */
+    CLDSA_FIELD_U64,   /* uint64_t */
+    CLDSA_FIELD_U32,   /* uint32_t */
+    CLDSA_FIELD_FLOAT, /* float */
+    CLDSA_FIELD_BOOL,  /* bool */
+    CLDSA_FIELD_ENUM   /* an enum; `names` lists its values' names in order */
 } cldsa_field_kind;
 
 /* dtype masks for tensor fields */
@@ -41,36 +41,52 @@ typedef struct cldsa_field {
      * Tensors: the shape rule. Names of dimensions separated by blanks, e.g. "B S H D"; a number stands for itself;
      * alternatives are separated by '|' ("H|B S H"); "R*" first matches any number of leading extents, whose product
      * is R; "#name" is a dimension the mask dtypes pack: T bytes or ceil(T/32) words. A dimension is bound by
-     * the first tensor that names it, in table order, and must agree everywhere else.
+     * the first tensor that names it, in table order, and must agree everywhere else. The first alternative that
+     * agrees with the rank and with what is bound already is taken. NULL leaves the tensor to op->bind.
      */
     const char *shape;
-    unsigned dtypes;          /* tensors: accepted dtypes */
-    bool optional;            /* tensors: mem may be NULL */
-    const char *grad;         /* IN tensors of a backward op that are upstream gradients, else NULL: the golden's name, e.g. "in.dout" */
+    unsigned dtypes;  /* tensors: accepted dtypes */
+    bool optional;    /* tensors: mem may be NULL */
+    const char *grad; /* IN tensors of a backward op that are upstream gradients, else NULL: the golden's name, e.g.
+                         "in.dout" */
     double fallback, min, max; /* parameters: default and range (inclusive) */
-    const char *const *names; /* enums, NULL-terminated */
+    const char *const *names;  /* enums, NULL-terminated */
     const char *help;
 } cldsa_field;
 
 /* Shorthands for field tables: T is the args struct. */
 #define CLDSA_IN(T, f, shape_, dtypes_, help_)                                                                         \
-    {.name = #f, .kind = CLDSA_FIELD_IN, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_), .help = (help_)}
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_IN, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),              \
+        .help = (help_)                                                                                                \
+    }
 #define CLDSA_IN_OPT(T, f, shape_, dtypes_, help_)                                                                     \
-    {.name = #f, .kind = CLDSA_FIELD_IN, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),                 \
-     .optional = true, .help = (help_)}
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_IN, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),              \
+        .optional = true, .help = (help_)                                                                              \
+    }
 #define CLDSA_OUT(T, f, shape_, dtypes_, help_)                                                                        \
-    {.name = #f, .kind = CLDSA_FIELD_OUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_), .help = (help_)}
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_OUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),             \
+        .help = (help_)                                                                                                \
+    }
 #define CLDSA_OUT_OPT(T, f, shape_, dtypes_, help_)                                                                    \
-    {.name = #f, .kind = CLDSA_FIELD_OUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),                \
-     .optional = true, .help = (help_)}
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_OUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),             \
+        .optional = true, .help = (help_)                                                                              \
+    }
 #define CLDSA_INOUT(T, f, shape_, dtypes_, help_)                                                                      \
-    {.name = #f, .kind = CLDSA_FIELD_INOUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),              \
-     .help = (help_)}
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_INOUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),           \
+        .help = (help_)                                                                                                \
+    }
 #define CLDSA_PARAM(T, f, kind_, fallback_, min_, max_, help_)                                                         \
-    {.name = #f, .kind = CLDSA_FIELD_##kind_, .at = offsetof(T, f), .fallback = (fallback_), .min = (min_),            \
-     .max = (max_), .help = (help_)}
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_##kind_, .at = offsetof(T, f), .fallback = (fallback_), .min = (min_),         \
+        .max = (max_), .help = (help_)                                                                                 \
+    }
 #define CLDSA_PARAM_ENUM(T, f, names_, help_)                                                                          \
-    {.name = #f, .kind = CLDSA_FIELD_ENUM, .at = offsetof(T, f), .names = (names_), .help = (help_)}
+    { .name = #f, .kind = CLDSA_FIELD_ENUM, .at = offsetof(T, f), .names = (names_), .help = (help_) }
 
 typedef struct cldsa_op cldsa_op;
 typedef struct cldsa_variant cldsa_variant;
@@ -80,9 +96,12 @@ typedef struct cldsa_run {
     cldsa_context *ctx;
     const cldsa_op *op;
     const cldsa_variant *variant;
-    const void *args;                /* the op's args struct */
-    int64_t dims[CLDSA_MAX_DIMS];    /* bound extents, in the order of op->dims; 0 where nothing bound it */
-    int tune[CLDSA_MAX_TUNABLES];    /* values of variant->tunables, in their order */
+    const void *args;             /* the op's args struct */
+    int64_t dims[CLDSA_MAX_DIMS]; /* bound extents, in the order of op->dims; 0 where nothing bound it */
+    int tune[CLDSA_MAX_TUNABLES]; /* values of variant->tunables, in their order */
+    cl_mem workspace;             /* the call's scratch, or the part a calling operation gives to this one */
+    size_t workspace_offset, workspace_bytes;
+    char label[64]; /* "op/variant" */
     cldsa_stream stream;
 } cldsa_run;
 
@@ -118,7 +137,8 @@ typedef struct cldsa_host_tensor {
     int64_t shape[CLDSA_MAX_RANK];
 } cldsa_host_tensor;
 
-/* tensors[i] belongs to fields[i] (parameters' entries are unused); args has the parameters, its cl_mems are not used. */
+/* tensors[i] belongs to fields[i] (parameters' entries are unused); args has the parameters, its cl_mems are not used.
+ */
 typedef struct cldsa_reference_call {
     const void *args;
     const int64_t *dims;
@@ -129,11 +149,13 @@ struct cldsa_op {
     const char *name;    /* "topk", "topk_backward" */
     const char *summary; /* one line for --help */
     size_t args_size;
-    const char *const *dims;      /* names of dimensions, NULL-terminated */
-    const cldsa_field *fields;    /* terminated by a NULL name */
+    const char *const *dims;              /* names of dimensions, NULL-terminated */
+    const cldsa_field *fields;            /* terminated by a NULL name */
     const cldsa_variant *const *variants; /* NULL-terminated, in order of preference */
     /* Index into variants for this device and shape where the database is silent; NULL means the first that can run. */
     int (*choose)(const cldsa_run *run);
+    /* Binds dims that the table's rules cannot express (fields with a NULL shape), e.g. by layout. NULL means none. */
+    cldsa_status (*bind)(cldsa_run *run);
     /* Checks beyond the table ("Hk must be 1 or H"); sets the message. NULL means none. */
     cldsa_status (*check)(const cldsa_run *run);
     /* Plain fp64 definition, the truth for tests and tuner. */
@@ -162,8 +184,8 @@ cldsa_status cldsa_op_workspace(cldsa_context *ctx, const cldsa_op *op, const vo
 cldsa_status cldsa_op_plan(cldsa_context *ctx, const cldsa_op *op, const void *args, cldsa_run *run);
 
 /*
- * Forces variant and tunables for calls of `op` on this context ("NAME=VALUE,..." or NULL), as tests, tuner and bench do.
- * variant NULL removes the override.
+ * Forces variant and tunables for calls of `op` on this context ("NAME=VALUE,..." or NULL), as tests, tuner and bench
+ * do. variant NULL removes the override.
  */
 cldsa_status cldsa_op_force(cldsa_context *ctx, const cldsa_op *op, const char *variant, const char *tunables);
 
@@ -174,7 +196,9 @@ void cldsa_op_default_args(const cldsa_op *op, void *args);
 static inline cldsa_tensor *cldsa_field_tensor(void *args, const cldsa_field *field) {
     return (cldsa_tensor *)((char *)args + field->at);
 }
-static inline bool cldsa_field_is_tensor(const cldsa_field *field) { return field->kind <= CLDSA_FIELD_INOUT; }
+static inline bool cldsa_field_is_tensor(const cldsa_field *field) {
+    return field->kind <= CLDSA_FIELD_INOUT;
+}
 /* Sets a parameter from a number; CLDSA_INVALID_ARGUMENT outside its range. */
 cldsa_status cldsa_field_set(const cldsa_op *op, const cldsa_field *field, void *args, double value);
 double cldsa_field_get(const cldsa_field *field, const void *args);

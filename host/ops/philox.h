@@ -27,6 +27,8 @@ static inline uint32_t cldsa_philox_element(uint64_t e, uint32_t stream, uint64_
 }
 
 /* The threshold below which dropout drops: p * 2^32. */
-static inline uint32_t cldsa_dropout_threshold(float p) { return (uint32_t)((double)p * 4294967296.0); }
+static inline uint32_t cldsa_dropout_threshold(float p) {
+    return (uint32_t)((double)p * 4294967296.0);
+}
 
 #endif

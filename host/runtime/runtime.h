@@ -64,15 +64,15 @@ typedef struct cldsa_arg {
     const void *value;
 } cldsa_arg;
 
-#define CLDSA_ARG_I32(x)     ((cldsa_arg){sizeof(cl_int), &(cl_int){(cl_int)(x)}})
-#define CLDSA_ARG_U32(x)     ((cldsa_arg){sizeof(cl_uint), &(cl_uint){(cl_uint)(x)}})
-#define CLDSA_ARG_I64(x)     ((cldsa_arg){sizeof(cl_long), &(cl_long){(cl_long)(x)}})
-#define CLDSA_ARG_U64(x)     ((cldsa_arg){sizeof(cl_ulong), &(cl_ulong){(cl_ulong)(x)}})
-#define CLDSA_ARG_F32(x)     ((cldsa_arg){sizeof(cl_float), &(cl_float){(cl_float)(x)}})
-#define CLDSA_ARG_MEM(x)     ((cldsa_arg){sizeof(cl_mem), &(cl_mem){(x)}})
-#define CLDSA_ARG_LOCAL(n)   ((cldsa_arg){(n), NULL})
+#define CLDSA_ARG_I32(x)    ((cldsa_arg){sizeof(cl_int), &(cl_int){(cl_int)(x)}})
+#define CLDSA_ARG_U32(x)    ((cldsa_arg){sizeof(cl_uint), &(cl_uint){(cl_uint)(x)}})
+#define CLDSA_ARG_I64(x)    ((cldsa_arg){sizeof(cl_long), &(cl_long){(cl_long)(x)}})
+#define CLDSA_ARG_U64(x)    ((cldsa_arg){sizeof(cl_ulong), &(cl_ulong){(cl_ulong)(x)}})
+#define CLDSA_ARG_F32(x)    ((cldsa_arg){sizeof(cl_float), &(cl_float){(cl_float)(x)}})
+#define CLDSA_ARG_MEM(x)    ((cldsa_arg){sizeof(cl_mem), &(cl_mem){(x)}})
+#define CLDSA_ARG_LOCAL(n)  ((cldsa_arg){(n), NULL})
 /* A tensor is two kernel arguments: the buffer and the offset in elements (ulong). NULL mem is legal. */
-#define CLDSA_ARG_TENSOR(t)  CLDSA_ARG_MEM((t).mem), CLDSA_ARG_U64((t).offset)
+#define CLDSA_ARG_TENSOR(t) CLDSA_ARG_MEM((t).mem), CLDSA_ARG_U64((t).offset)
 
 /*
  * The launches of one call in order: they wait for the call's events first, are chained if the queue is out of order,
@@ -115,8 +115,19 @@ cl_context cldsa_context_cl(const cldsa_context *ctx);
 cl_device_id cldsa_context_device(const cldsa_context *ctx);
 const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx);
 
+/*
+ * A forced variant and tunables under a key (an operation's address); variant NULL removes. The getter copies into
+ * buffers of 32 and 256 bytes and returns false where nothing is forced.
+ */
+cldsa_status cldsa_override_set(cldsa_context *ctx, const void *key, const char *variant, const char *tunables);
+bool cldsa_override_get(cldsa_context *ctx, const void *key, char *variant, char *tunables);
+
 /* Ceiling division and rounding up, for launch shapes. */
-static inline int64_t cldsa_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t cldsa_round_up(int64_t a, int64_t b) { return cldsa_ceil_div(a, b) * b; }
+static inline int64_t cldsa_ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static inline int64_t cldsa_round_up(int64_t a, int64_t b) {
+    return cldsa_ceil_div(a, b) * b;
+}
 
 #endif

@@ -13,12 +13,7 @@
 extern "C" {
 #endif
 
-typedef enum cldsa_act {
-    CLDSA_ACT_NONE = 0,
-    CLDSA_ACT_RELU,
-    CLDSA_ACT_SILU,
-    CLDSA_ACT_SIGMOID
-} cldsa_act;
+typedef enum cldsa_act { CLDSA_ACT_NONE = 0, CLDSA_ACT_RELU, CLDSA_ACT_SILU, CLDSA_ACT_SIGMOID } cldsa_act;
 
 typedef enum cldsa_gemm_layout {
     CLDSA_GEMM_NN = 0, /* A [M,K], B [K,N] */

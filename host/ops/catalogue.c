@@ -1,0 +1,59 @@
+/* The list of all operations. Each is described in its own file; one line here makes it known everywhere. */
+#include "host/ops/op.h"
+
+#include <string.h>
+
+/* Per stem: the operations of host/ops/STEM.c. */
+/* activation */
+/* adamw */
+/* controller */
+/* cross_entropy */
+/* embedding */
+/* gemm */
+/* indexer_scores */
+/* layer_norm */
+/* masked_attention */
+/* moe */
+/* reduce */
+/* rms_norm */
+/* rope */
+/* select */
+/* sparse_attention */
+/* topk */
+
+const cldsa_op *const cldsa_catalogue[] = {
+    /* activation */
+    /* adamw */
+    /* controller */
+    /* cross_entropy */
+    /* embedding */
+    /* gemm */
+    /* indexer_scores */
+    /* layer_norm */
+    /* masked_attention */
+    /* moe */
+    /* reduce */
+    /* rms_norm */
+    /* rope */
+    /* select */
+    /* sparse_attention */
+    /* topk */
+    NULL,
+};
+
+enum { MAX_OPS = 128 };
+
+cldsa_status cldsa_find_op(const char *name, const cldsa_op **out) {
+    const char *names[MAX_OPS] = {NULL};
+    size_t count = 0;
+    for (; cldsa_catalogue[count] && count < MAX_OPS; ++count) {
+        names[count] = cldsa_catalogue[count]->name;
+        if (strcmp(names[count], name) == 0) {
+            *out = cldsa_catalogue[count];
+            return CLDSA_SUCCESS;
+        }
+    }
+    const char *nearest = cldsa_nearest_name(name, names, count);
+    return cldsa_fail(CLDSA_NOT_FOUND, "there is no operation \"%s\"%s%s%s", name, nearest ? "; did you mean " : "",
+                      nearest ? nearest : "", nearest ? "?" : "");
+}

@@ -1,0 +1,198 @@
+/* From an args struct to enqueued kernels: check, choose variant and tunables, enqueue. */
+#include "host/ops/op.h"
+#include "host/ops/fields.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WORKSPACE_ALIGNMENT = 256 };
+
+cldsa_status cldsa_op_force(cldsa_context *ctx, const cldsa_op *op, const char *variant, const char *tunables) {
+    return cldsa_override_set(ctx, op, variant, tunables);
+}
+
+static bool runs(const cldsa_run *run, const cldsa_variant *variant) {
+    return !variant->can_run || variant->can_run(run);
+}
+
+static const cldsa_variant *variant_by_name(const cldsa_op *op, const char *name) {
+    for (int i = 0; op->variants[i]; ++i)
+        if (strcmp(op->variants[i]->name, name) == 0)
+            return op->variants[i];
+    return NULL;
+}
+
+static cldsa_status choose_variant(cldsa_run *run, const char *forced) {
+    const cldsa_op *op = run->op;
+    if (*forced) {
+        run->variant = variant_by_name(op, forced);
+        if (!run->variant)
+            return cldsa_fail(CLDSA_NOT_FOUND, "%s has no variant \"%s\"", op->name, forced);
+        if (!runs(run, run->variant))
+            return cldsa_fail(CLDSA_UNSUPPORTED, "%s: variant %s cannot run this shape on this device", op->name,
+                              forced);
+        return CLDSA_SUCCESS;
+    }
+    if (op->choose) {
+        run->variant = op->variants[op->choose(run)];
+        if (runs(run, run->variant))
+            return CLDSA_SUCCESS;
+    }
+    for (int i = 0; op->variants[i]; ++i) {
+        run->variant = op->variants[i];
+        if (runs(run, run->variant))
+            return CLDSA_SUCCESS;
+    }
+    return cldsa_fail(CLDSA_UNSUPPORTED, "%s: no variant can run this shape on this device", op->name);
+}
+
+static int tunable_index(const cldsa_variant *variant, const char *name, size_t length) {
+    for (int i = 0; i < CLDSA_MAX_TUNABLES && variant->tunables[i].name; ++i)
+        if (strlen(variant->tunables[i].name) == length && memcmp(variant->tunables[i].name, name, length) == 0)
+            return i;
+    return -1;
+}
+
+/* "NAME=VALUE,NAME=VALUE" over what is in run->tune. */
+static cldsa_status apply_tunables(cldsa_run *run, const char *text) {
+    while (*text) {
+        size_t length = strcspn(text, "=");
+        int index = tunable_index(run->variant, text, length);
+        if (index < 0 || text[length] != '=')
+            return cldsa_fail(CLDSA_NOT_FOUND, "%s/%s has no tunable \"%.*s\"", run->op->name, run->variant->name,
+                              (int)length, text);
+        run->tune[index] = atoi(text + length + 1);
+        text += strcspn(text, ",");
+        text += *text == ',';
+    }
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status choose_tunables(cldsa_run *run, const char *forced) {
+    const cldsa_variant *variant = run->variant;
+    for (int i = 0; i < CLDSA_MAX_TUNABLES && variant->tunables[i].name; ++i)
+        run->tune[i] = variant->tunables[i].fallback;
+    if (variant->defaults)
+        variant->defaults(run, run->tune);
+    CLDSA_TRY(apply_tunables(run, forced));
+    if (variant->legal && !variant->legal(run, run->tune))
+        return cldsa_fail(CLDSA_UNSUPPORTED, "%s/%s: these tunables are not legal on this device", run->op->name,
+                          variant->name);
+    return CLDSA_SUCCESS;
+}
+
+cldsa_status cldsa_op_plan(cldsa_context *ctx, const cldsa_op *op, const void *args, cldsa_run *run) {
+    memset(run, 0, sizeof *run);
+    run->ctx = ctx;
+    run->op = op;
+    run->args = args;
+    CLDSA_TRY(cldsa_bind_args(run, true));
+    if (op->check)
+        CLDSA_TRY(op->check(run));
+    char variant[32] = "", tunables[256] = "";
+    cldsa_override_get(ctx, op, variant, tunables);
+    CLDSA_TRY(choose_variant(run, variant));
+    snprintf(run->label, sizeof run->label, "%s/%s", op->name, run->variant->name);
+    return choose_tunables(run, tunables);
+}
+
+static void workspace_sizes(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    *preferred = *minimum = 0;
+    if (run->variant->workspace)
+        run->variant->workspace(run, preferred, minimum);
+}
+
+cldsa_status cldsa_op_workspace(cldsa_context *ctx, const cldsa_op *op, const void *args, size_t *preferred,
+                                size_t *minimum) {
+    cldsa_run run;
+    CLDSA_TRY(cldsa_op_plan(ctx, op, args, &run));
+    size_t most, least;
+    workspace_sizes(&run, &most, &least);
+    if (preferred)
+        *preferred = most;
+    if (minimum)
+        *minimum = least;
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status check_workspace(const cldsa_run *run) {
+    size_t preferred, minimum;
+    workspace_sizes(run, &preferred, &minimum);
+    if (minimum == 0)
+        return CLDSA_SUCCESS;
+    if (!run->workspace || run->workspace_bytes < minimum)
+        return cldsa_fail(
+            CLDSA_INSUFFICIENT_WORKSPACE, "%s: the workspace is %zu bytes; this call needs at least %zu%s", run->label,
+            run->workspace ? run->workspace_bytes : 0, minimum, preferred > minimum ? " (more makes it faster)" : "");
+    if (run->workspace_offset % WORKSPACE_ALIGNMENT)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: workspace_offset is %zu; it must be a multiple of %d",
+                          run->label, run->workspace_offset, WORKSPACE_ALIGNMENT);
+    size_t size = 0;
+    cl_int code = clGetMemObjectInfo(run->workspace, CL_MEM_SIZE, sizeof size, &size, NULL);
+    if (code || run->workspace_offset > size || run->workspace_bytes > size - run->workspace_offset)
+        return cldsa_fail(CLDSA_BUFFER_TOO_SMALL, "%s: the workspace's buffer holds %zu bytes, not %zu from offset %zu",
+                          run->label, size, run->workspace_bytes, run->workspace_offset);
+    return CLDSA_SUCCESS;
+}
+
+cldsa_status cldsa_op_enqueue(cldsa_context *ctx, const cldsa_op *op, const void *args, const cldsa_call *call) {
+    cldsa_run run;
+    CLDSA_TRY(cldsa_op_plan(ctx, op, args, &run));
+    run.workspace = call->workspace;
+    run.workspace_offset = call->workspace_offset;
+    run.workspace_bytes = call->workspace_bytes;
+    CLDSA_TRY(check_workspace(&run));
+    CLDSA_TRY(cldsa_stream_begin(&run.stream, ctx, call, run.label));
+    return cldsa_stream_end(&run.stream, run.variant->enqueue(&run));
+}
+
+cldsa_status cldsa_run_sub(cldsa_run *run, const cldsa_op *op, const void *args, size_t scratch_at,
+                           size_t scratch_bytes) {
+    cldsa_run sub;
+    CLDSA_TRY(cldsa_op_plan(run->ctx, op, args, &sub));
+    sub.workspace = run->workspace;
+    sub.workspace_offset = run->workspace_offset + scratch_at;
+    sub.workspace_bytes = scratch_bytes;
+    CLDSA_TRY(check_workspace(&sub));
+    sub.stream = run->stream;
+    sub.stream.label = sub.label;
+    cldsa_status status = sub.variant->enqueue(&sub);
+    run->stream.last = sub.stream.last;
+    run->stream.launches = sub.stream.launches;
+    return status;
+}
+
+void cldsa_run_options(const cldsa_run *run, char *options, const char *format, ...) {
+    size_t used = 0;
+    for (int i = 0; i < CLDSA_MAX_TUNABLES && run->variant->tunables[i].name; ++i)
+        used += (size_t)snprintf(options + used, CLDSA_OPTIONS_MAX - used, "-D%s=%d ", run->variant->tunables[i].name,
+                                 run->tune[i]);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(options + used, CLDSA_OPTIONS_MAX - used, format, list);
+    va_end(list);
+}
+
+cldsa_status cldsa_run_kernel(cldsa_run *run, const char *name, const char *options, cldsa_kernel **out) {
+    return cldsa_get_kernel(run->ctx, run->variant->file, name, options, out);
+}
+
+int cldsa_run_tune(const cldsa_run *run, const char *name) {
+    int index = tunable_index(run->variant, name, strlen(name));
+    assert(index >= 0);
+    return run->tune[index];
+}
+
+const char *cldsa_dtype_macro(cldsa_dtype dtype) {
+    return cldsa_dtype_name(dtype);
+}
+
+cldsa_tensor cldsa_run_scratch(const cldsa_run *run, size_t at, cldsa_dtype dtype, int64_t numel) {
+    size_t byte = run->workspace_offset + at;
+    assert(byte % cldsa_dtype_size(dtype) == 0);
+    assert(at + (size_t)numel * cldsa_dtype_size(dtype) <= run->workspace_bytes);
+    return CLDSA_TENSOR(run->workspace, byte / cldsa_dtype_size(dtype), dtype, numel);
+}

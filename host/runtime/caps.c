@@ -1,0 +1,169 @@
+/*
+ * Capabilities, found by compiling and running tiny kernels: drivers under-report (NVIDIA's lists neither half
+ * arithmetic nor sub-groups, and a quarter of its local memory). Results are cached like binaries.
+ */
+#include "host/runtime/context.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PROBE_VERSION = 1, PROBE_ITEMS = 64 };
+
+/* Each probe kernel writes out[i] for 64 work-items; expected is what out[0] must be. */
+typedef struct probe {
+    const char *source;
+    unsigned expected;
+} probe;
+
+static const probe fp16_probe = {"#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n"
+                                 "__kernel void probe(__global uint *out) {\n"
+                                 "    half x = (half)(get_global_id(0) + 1);\n"
+                                 "    half y = x * (half)2.0f + (half)0.5f;\n"
+                                 "    out[get_global_id(0)] = (uint)((float)y * 2.0f);\n"
+                                 "}\n",
+                                 5};
+static const probe fp64_probe = {"#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n"
+                                 "__kernel void probe(__global uint *out) {\n"
+                                 "    double x = 1.0 + 1e-12 * (double)(get_global_id(0) + 1);\n"
+                                 "    out[get_global_id(0)] = x > 1.0 ? 7u : 0u;\n"
+                                 "}\n",
+                                 7};
+static const probe atomics_probe = {"#pragma OPENCL EXTENSION cl_khr_int64_base_atomics : enable\n"
+                                    "__kernel void probe(__global uint *out) {\n"
+                                    "    __global volatile ulong *sum = (__global volatile ulong *)(out + 64);\n"
+                                    "    atom_add(sum, 1ul);\n"
+                                    "    out[get_global_id(0)] = 3u;\n"
+                                    "}\n",
+                                    3};
+static const probe sub_group_probe = {"#pragma OPENCL EXTENSION cl_khr_subgroups : enable\n"
+                                      "__kernel void probe(__global uint *out) {\n"
+                                      "    uint sum = sub_group_reduce_add(1u);\n"
+                                      "    out[get_global_id(0)] = sum == get_sub_group_size() ? 9u : 0u;\n"
+                                      "}\n",
+                                      9};
+static const probe ptx_probe = {
+    "__kernel void probe(__global uint *out) {\n"
+    "    uint x = get_local_id(0), y;\n"
+    "    asm volatile(\"shfl.sync.bfly.b32 %0, %1, 1, 31, 0xffffffff;\" : \"=r\"(y) : \"r\"(x));\n"
+    "    out[get_global_id(0)] = y == (x ^ 1u) ? 11u : 0u;\n"
+    "}\n",
+    11};
+
+static bool build_failed(cl_program program, cl_device_id device) {
+    return clBuildProgram(program, 1, &device, "-cl-std=CL1.2", NULL, NULL) != CL_SUCCESS;
+}
+
+/* Runs the kernel and reads the first word back; *multiple receives the kernel's lockstep width if wanted. */
+static bool run_kernel(cldsa_context *ctx, cl_program program, unsigned *word, size_t *multiple) {
+    cl_int code;
+    cl_kernel kernel = clCreateKernel(program, "probe", &code);
+    if (code)
+        return false;
+    cl_command_queue queue = clCreateCommandQueue(ctx->cl, ctx->device, 0, &code);
+    cl_mem out = code ? NULL : clCreateBuffer(ctx->cl, CL_MEM_READ_WRITE, 1024, NULL, &code);
+    bool good = false;
+    if (!code) {
+        unsigned zero[256] = {0};
+        size_t items = PROBE_ITEMS;
+        good = clEnqueueWriteBuffer(queue, out, CL_TRUE, 0, sizeof zero, zero, 0, NULL, NULL) == CL_SUCCESS &&
+               clSetKernelArg(kernel, 0, sizeof out, &out) == CL_SUCCESS &&
+               clEnqueueNDRangeKernel(queue, kernel, 1, NULL, &items, &items, 0, NULL, NULL) == CL_SUCCESS &&
+               clEnqueueReadBuffer(queue, out, CL_TRUE, 0, sizeof *word, word, 0, NULL, NULL) == CL_SUCCESS;
+    }
+    if (multiple)
+        clGetKernelWorkGroupInfo(kernel, ctx->device, CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE, sizeof *multiple,
+                                 multiple, NULL);
+    if (out)
+        clReleaseMemObject(out);
+    if (queue)
+        clReleaseCommandQueue(queue);
+    clReleaseKernel(kernel);
+    return good;
+}
+
+static bool run_probe(cldsa_context *ctx, const probe *p, size_t *multiple) {
+    cl_int code;
+    const char *source = p->source;
+    cl_program program = clCreateProgramWithSource(ctx->cl, 1, &source, NULL, &code);
+    if (code)
+        return false;
+    unsigned word = 0;
+    bool good = !build_failed(program, ctx->device) && run_kernel(ctx, program, &word, multiple) && word == p->expected;
+    clReleaseProgram(program);
+    return good;
+}
+
+/* Does a __local array of this many bytes compile, launch and read back right? */
+static bool local_memory_works(cldsa_context *ctx, size_t bytes) {
+    char source[640];
+    snprintf(
+        source, sizeof source,
+        "__kernel void probe(__global uint *out) {\n"
+        "    __local uint s[%zu];\n"
+        "    for (uint i = get_local_id(0); i < %zuu; i += 64u) s[i] = i;\n"
+        "    barrier(CLK_LOCAL_MEM_FENCE);\n"
+        "    uint sum = 0u;\n"
+        "    for (uint i = get_local_id(0); i < %zuu; i += 64u) sum += s[%zuu - 1u - i] == %zuu - 1u - i ? 0u : 1u;\n"
+        "    out[get_global_id(0)] = sum + 13u;\n"
+        "}\n",
+        bytes / 4, bytes / 4, bytes / 4, bytes / 4, bytes / 4);
+    return run_probe(ctx, &(probe){source, 13}, NULL);
+}
+
+static void probe_local_memory(cldsa_context *ctx) {
+    cldsa_capabilities *caps = &ctx->caps;
+    caps->local_mem_bytes = (size_t)ctx->info.local_mem_bytes;
+    if (!caps->nv_ptx) /* elsewhere more than advertised is an error, at times one that only shows later */
+        return;
+    static const size_t sizes[] = {227, 192, 160, 128, 96, 64};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i)
+        if (sizes[i] * 1024 > caps->local_mem_bytes && local_memory_works(ctx, sizes[i] * 1024 - 16)) {
+            caps->local_mem_bytes = sizes[i] * 1024 - 16;
+            return;
+        }
+}
+
+static int native_vector_width(cl_device_id device) {
+    cl_uint width = 1;
+    clGetDeviceInfo(device, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof width, &width, NULL);
+    return width >= 16 ? 16 : width >= 8 ? 8 : 4;
+}
+
+static void probe_all(cldsa_context *ctx) {
+    cldsa_capabilities *caps = &ctx->caps;
+    memset(caps, 0, sizeof *caps); /* padding too: the struct is cached as bytes */
+    caps->is_cpu = (ctx->info.type & CL_DEVICE_TYPE_CPU) != 0;
+    caps->fp16 = run_probe(ctx, &fp16_probe, NULL);
+    size_t multiple = 1;
+    caps->fp64 = run_probe(ctx, &fp64_probe, NULL);
+    caps->int64_atomics = run_probe(ctx, &atomics_probe, NULL);
+    caps->sub_groups = run_probe(ctx, &sub_group_probe, NULL);
+    caps->nv_ptx = strstr(ctx->info.vendor, "NVIDIA") && run_probe(ctx, &ptx_probe, NULL);
+    static const probe plain = {"__kernel void probe(__global uint *out) { out[get_global_id(0)] = 1u; }\n", 1};
+    run_probe(ctx, &plain, &multiple);
+    caps->sub_group_size = caps->is_cpu ? 1 : (int)multiple;
+    caps->vector_width = caps->is_cpu ? native_vector_width(ctx->device) : 1;
+    cl_bool unified = CL_FALSE;
+    clGetDeviceInfo(ctx->device, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
+    caps->unified_memory = unified == CL_TRUE;
+    probe_local_memory(ctx);
+}
+
+cldsa_status cldsa_probe_capabilities(cldsa_context *ctx) {
+    char key[64];
+    snprintf(key, sizeof key, "capabilities %d/%zu", PROBE_VERSION, sizeof ctx->caps);
+    unsigned char *data;
+    size_t size;
+    if (cldsa_cache_read(ctx, key, "", &data, &size)) {
+        bool good = size == sizeof ctx->caps;
+        if (good)
+            memcpy(&ctx->caps, data, sizeof ctx->caps);
+        free(data);
+        if (good)
+            return CLDSA_SUCCESS;
+    }
+    probe_all(ctx);
+    cldsa_cache_write(ctx, key, "", (const unsigned char *)&ctx->caps, sizeof ctx->caps);
+    return CLDSA_SUCCESS;
+}

@@ -1,0 +1,76 @@
+/* The runtime by itself: status texts, device selection, the disk cache, sources. */
+#include "host/runtime/runtime.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void status_texts(void **state) {
+    (void)state;
+    assert_string_equal(cldsa_status_name(CLDSA_INVALID_SHAPE), "CLDSA_INVALID_SHAPE");
+    assert_string_equal(cldsa_status_name(CL_OUT_OF_RESOURCES), "CL_OUT_OF_RESOURCES");
+    assert_non_null(cldsa_status_text(-12345));
+    assert_int_equal(cldsa_fail(CLDSA_NOT_FOUND, "row %d", 17), CLDSA_NOT_FOUND);
+    cldsa_fail_prefix(CLDSA_NOT_FOUND, "file %s", "x");
+    assert_string_equal(cldsa_error_message(), "file x: row 17");
+}
+
+static void nearest_names(void **state) {
+    (void)state;
+    const char *const names[] = {"topk", "gemm", "masked_attention"};
+    assert_string_equal(cldsa_nearest_name("tpk", names, 3), "topk");
+    assert_string_equal(cldsa_nearest_name("maskedattention", names, 3), "masked_attention");
+    assert_null(cldsa_nearest_name("zzzzzzzzzz", names, 3));
+}
+
+static void selects_devices(void **state) {
+    (void)state;
+    cldsa_device_info *list, info;
+    size_t count;
+    assert_int_equal(cldsa_devices(&list, &count), CLDSA_SUCCESS);
+    assert_true(count > 0);
+    for (size_t i = 0; i < count; ++i) {
+        char index[24];
+        snprintf(index, sizeof index, "%zu", i);
+        assert_int_equal(cldsa_select_device(index, &info), CLDSA_SUCCESS);
+        assert_string_equal(info.name, list[i].name);
+    }
+    free(list);
+    assert_int_equal(cldsa_select_device("no such thing", &info), CLDSA_NOT_FOUND);
+    assert_non_null(strstr(cldsa_error_message(), "no such thing"));
+}
+
+static void probes_capabilities(void **state) {
+    (void)state;
+    cldsa_device_info info;
+    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
+    cl_int code;
+    cl_context cl = clCreateContext(NULL, 1, &info.device, NULL, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    char dir[] = "/tmp/cldsa-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    for (int round = 0; round < 2; ++round) { /* probed, then from the cache */
+        cldsa_context *ctx;
+        assert_int_equal(cldsa_context_create(cl, info.device, &(cldsa_context_options){.cache_dir = dir}, &ctx), 0);
+        const cldsa_capabilities *caps = cldsa_context_capabilities(ctx);
+        assert_true(caps->local_mem_bytes > 0);
+        assert_true(caps->vector_width >= 1);
+        cldsa_context_destroy(ctx);
+    }
+    clReleaseContext(cl);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(status_texts),
+        cmocka_unit_test(nearest_names),
+        cmocka_unit_test(selects_devices),
+        cmocka_unit_test(probes_capabilities),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
