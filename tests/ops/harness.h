@@ -5,8 +5,8 @@
  * reference, and then runs every kernel variant that can run, and the default choice, on $CLDSA_DEVICE:
  *   - outputs poisoned beforehand, each tensor at an odd element offset between guard zones, the workspace exactly as
  *     large as asked for (once the preferred and once the least size), poisoned and guarded too;
- *   - results against the reference (op->tolerance_abs + tolerance_rel * |want|, half an ulp more for f16 and bf16; NaN,
- *     infinities and integers exactly); guards and inputs must be unchanged; elements that the reference leaves alone
+ *   - results against the reference (op->tolerance_abs + tolerance_rel * |want|, half an ulp more for f16 and bf16;
+ * NaN, infinities and integers exactly); guards and inputs must be unchanged; elements that the reference leaves alone
  *     must be untouched on the device;
  *   - each run repeated: the bits must be the same;
  *   - the suite's first case also on an out-of-order queue behind an event that completes only after the call returned.
@@ -15,8 +15,8 @@
  *
  *     static const harness_case cases[] = {
  *         {.name = "one key for all heads", .dims = "B=2 S=7 T=33 H=4 Hk=1 D=40", .params = "range=causal relu_out=1"},
- *         {.name = "ranges, half", .dims = "B=1 S=5 T=64 H=2 Hk=2 D=16", .params = "range=rows", .give = "ks ke k_scale",
- *          .dtypes = "q=F16 k=F16", .fill = "ks=range_start T; ke=range_end T", .shapes = "w=B S H"},
+ *         {.name = "ranges, half", .dims = "B=1 S=5 T=64 H=2 Hk=2 D=16", .params = "range=rows", .give = "ks ke
+ * k_scale", .dtypes = "q=F16 k=F16", .fill = "ks=range_start T; ke=range_end T", .shapes = "w=B S H"},
  *     };
  *     int main(int argc, char **argv) {
  *         const harness_suite suites[] = {{.op = &cldsa_op_indexer_scores, HARNESS_CASES(cases)}};
@@ -37,7 +37,8 @@ typedef struct harness_case {
     const char *dims;   /* extents by name: "B=2 S=7 T=33"; also those that only appear in .shapes */
     const char *params; /* parameters that differ from their defaults: "range=causal k=5 p=0.1"; enums by name */
     const char *give;   /* the optional tensors that are given: "k_scale lse"; "*" gives all */
-    const char *dtypes; /* "q=F16 mask=U32"; otherwise F32, I32 or U8, whichever the field accepts first in that order */
+    const char
+        *dtypes; /* "q=F16 mask=U32"; otherwise F32, I32 or U8, whichever the field accepts first in that order */
     /*
      * Shapes where the table's first alternative is not meant, separated by ';': "w=B S H; scores=2 3 T". Words are
      * dimensions or numbers; #T is packed as the field's dtype asks.
@@ -63,11 +64,11 @@ typedef struct harness_case {
     const char *fill;
     /* Changes inputs after the fills, before the reference (harness_tensor); may be NULL. */
     void (*prepare)(harness_data *data);
-    const char *alias;    /* "y=x": the output y lies in x's own buffer */
-    double tolerance;     /* multiplies the op's tolerances; 0 means 1 */
-    cldsa_status expect;  /* the call must fail with this status, on the default choice; no reference is computed */
-    const char *message;  /* with expect: a part of the message */
-    bool no_differences;  /* backward: leave the central differences out (a kink at the given values) */
+    const char *alias;   /* "y=x": the output y lies in x's own buffer */
+    double tolerance;    /* multiplies the op's tolerances; 0 means 1 */
+    cldsa_status expect; /* the call must fail with this status, on the default choice; no reference is computed */
+    const char *message; /* with expect: a part of the message */
+    bool no_differences; /* backward: leave the central differences out (a kink at the given values) */
 } harness_case;
 
 typedef struct harness_suite {
