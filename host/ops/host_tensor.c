@@ -1,5 +1,6 @@
 #include "host/ops/host_tensor.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -126,7 +127,7 @@ void cldsa_unpack(cldsa_dtype dtype, const void *raw, int64_t n, double *values)
 double cldsa_error(const cldsa_op *op, cldsa_dtype dtype, double got, double want, double scale) {
     bool is_float = (CLDSA_ACCEPT(dtype) & CLDSA_ACCEPT_FLOAT) != 0;
     if (is_float)
-        want = dtype == CLDSA_F32 && isfinite(want) ? want : cldsa_round_to(dtype, want);
+        want = dtype == CLDSA_F32 && fabs(want) <= FLT_MAX ? want : cldsa_round_to(dtype, want);
     if (isnan(want))
         return isnan(got) ? 0 : INFINITY;
     if (!is_float || isinf(want) || !isfinite(got))
