@@ -11,10 +11,10 @@
 /* embedding */
 /* gemm */
 /* indexer_scores */
-/* layer_norm */
+extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
 /* masked_attention */
 /* moe */
-/* reduce */
+extern const cldsa_op cldsa_op_reduce, cldsa_op_column_sum;
 /* rms_norm */
 /* rope */
 /* select */
@@ -29,10 +29,12 @@ const cldsa_op *const cldsa_catalogue[] = {
     /* embedding */
     /* gemm */
     /* indexer_scores */
-    /* layer_norm */
+    &cldsa_op_layer_norm,
+    &cldsa_op_layer_norm_backward,
     /* masked_attention */
     /* moe */
-    /* reduce */
+    &cldsa_op_reduce,
+    &cldsa_op_column_sum,
     /* rms_norm */
     /* rope */
     /* select */

@@ -75,6 +75,11 @@ typedef struct cldsa_field {
         .name = #f, .kind = CLDSA_FIELD_OUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),             \
         .optional = true, .help = (help_)                                                                              \
     }
+#define CLDSA_GRAD(T, f, shape_, dtypes_, grad_, help_)                                                                \
+    {                                                                                                                  \
+        .name = #f, .kind = CLDSA_FIELD_IN, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),              \
+        .grad = (grad_), .help = (help_)                                                                               \
+    }
 #define CLDSA_INOUT(T, f, shape_, dtypes_, help_)                                                                      \
     {                                                                                                                  \
         .name = #f, .kind = CLDSA_FIELD_INOUT, .at = offsetof(T, f), .shape = (shape_), .dtypes = (dtypes_),           \
@@ -128,6 +133,11 @@ struct cldsa_variant {
     /* Enqueues the kernels on run->stream. */
     cldsa_status (*enqueue)(cldsa_run *run);
 };
+
+/* op->choose for variants {vec, simt}. */
+static inline int cldsa_choose_vec_or_simt(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->is_cpu ? 0 : 1;
+}
 
 /* A tensor on the host for the fp64 reference: every dtype widened to double, masks as their raw words. */
 typedef struct cldsa_host_tensor {

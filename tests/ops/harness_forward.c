@@ -18,7 +18,7 @@ typedef struct forward_call {
     void *args;
     cldsa_run run; /* dims */
     cldsa_host_tensor tensors[CLDSA_MAX_FIELDS];
-    bool owned[CLDSA_MAX_FIELDS]; /* outputs, allocated here */
+    bool owned[CLDSA_MAX_FIELDS]; /* allocated here */
 } forward_call;
 
 static void set_output_shape(const harness_data *data, const cldsa_field *field, cldsa_host_tensor *tensor) {
@@ -33,22 +33,29 @@ static void set_output_shape(const harness_data *data, const cldsa_field *field,
     }
 }
 
-/* Inputs are shared with the backward's tensors of the same name, outputs are the forward call's own. */
+static bool wants_gradient(const harness_data *data, const cldsa_field *field) {
+    char gradient[HARNESS_TEXT];
+    snprintf(gradient, sizeof gradient, "d%s", field->name);
+    int index = harness_field(data->op, gradient);
+    return index >= 0 && data->given[index];
+}
+
+/*
+ * Inputs are shared with the backward's tensors of the same name, outputs are the forward call's own. So are inputs
+ * that the backward does not read, because the forward is linear in them: zeros.
+ */
 static void take_tensor(const harness_data *data, forward_call *call, int index) {
     const cldsa_field *field = &call->op->fields[index];
     int same = harness_field(data->op, field->name);
     bool known = same >= 0 && data->given[same], output = harness_is_output(field);
-    if (!known && (!output || field->optional)) {
-        if (!field->optional)
-            fail_msg("%s does not have %s's input %s", data->op->name, call->op->name, field->name);
+    if (!known && field->optional && (output || !wants_gradient(data, field)))
         return;
-    }
     cldsa_host_tensor *tensor = &call->tensors[index];
     if (known)
         *tensor = data->tensors[same];
     else
         set_output_shape(data, field, tensor);
-    if (output) {
+    if (output || !known) {
         tensor->data = calloc((size_t)harness_numel(tensor), sizeof(double));
         assert_non_null(tensor->data);
         call->owned[index] = true;

@@ -1,0 +1,278 @@
+// LayerNorm of rows [rows, dim], optionally of a residual sum, forward and backward (host/ops/layer_norm.c).
+//
+//   sum = x + residual;  y = (sum - mean) * rstd * weight + bias;  rstd = 1 / sqrt(variance + eps)
+//
+//   xhat = (x - mean) * rstd;  g = dy * weight
+//   dx = dresidual + rstd * (g - average(g) - xhat * average(g * xhat))
+//   dweight = sum over rows of dy * xhat;  dbias = sum over rows of dy
+//
+// vec: a work-item walks ROWS rows, 16 columns at a time; a row stays in the first-level cache over its passes.
+// simt: forward, a work-group per row; backward, a work-group per ROWS rows.
+// The backward kernels leave one partial (dweight ++ dbias) per row block, [blocks, 2 * dim], which sum_rows of
+// cl/reduce.cl adds up in order: two launches in all, and the same bits every time.
+#include "math.clh"
+
+#ifndef ROWS
+#define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (4 .. 64)
+#endif
+#ifndef WG
+#define WG 64 // work-items per group, simt; a power of two (32 .. 256)
+#endif
+#ifndef HAS_RESIDUAL
+#define HAS_RESIDUAL 0 // forward: residual is given; backward: dresidual is given
+#endif
+#ifndef HAS_SUM
+#define HAS_SUM 0
+#endif
+#ifndef HAS_STATS
+#define HAS_STATS 1 // bit 0: mean is wanted; bit 1: rstd is wanted
+#endif
+#include "rows.clh"
+
+// ---- vec --------------------------------------------------------------------------------------------------------
+
+inline float16 input16(__global const float *x, __global const float *residual, uint d)
+{
+#if HAS_RESIDUAL
+    return vload16(0, x + d) + vload16(0, residual + d);
+#else
+    return vload16(0, x + d);
+#endif
+}
+
+inline float input1(__global const float *x, __global const float *residual, uint d)
+{
+#if HAS_RESIDUAL
+    return x[d] + residual[d];
+#else
+    return x[d];
+#endif
+}
+
+// The squares of the deviations are summed in a pass of their own: x^2 - mean^2 would cancel.
+inline float2 row_statistics(__global const float *x, __global const float *residual, __global float *sum, uint dim,
+                             float eps)
+{
+    float16 acc = (float16)(0.0f);
+    float rest = 0.0f;
+    uint d = 0;
+    for (; d + 16 <= dim; d += 16) {
+        float16 v = input16(x, residual, d);
+#if HAS_SUM
+        vstore16(v, 0, sum + d);
+#endif
+        acc += v;
+    }
+    for (; d < dim; ++d) {
+        float v = input1(x, residual, d);
+#if HAS_SUM
+        sum[d] = v;
+#endif
+        rest += v;
+    }
+    float mean = (sum16(acc) + rest) / (float)dim;
+
+    acc = (float16)(0.0f);
+    rest = 0.0f;
+    for (d = 0; d + 16 <= dim; d += 16) {
+        float16 c = input16(x, residual, d) - mean;
+        acc = fma(c, c, acc);
+    }
+    for (; d < dim; ++d) {
+        float c = input1(x, residual, d) - mean;
+        rest = fma(c, c, rest);
+    }
+    return (float2)(mean, 1.0f / sqrt((sum16(acc) + rest) / (float)dim + eps));
+}
+
+__kernel void layer_norm_vec(__global const float *x_, ulong x_off, __global const float *residual_, ulong residual_off,
+                             __global const float *weight, ulong weight_off, __global const float *bias, ulong bias_off,
+                             __global float *sum_, ulong sum_off, __global float *y_, ulong y_off, __global float *mean,
+                             ulong mean_off, __global float *rstd, ulong rstd_off, uint rows, uint dim, float eps)
+{
+    uint first = get_global_id(0) * ROWS;
+    uint last = min(first + ROWS, rows);
+    weight += weight_off;
+    bias += bias_off;
+    for (uint r = first; r < last; ++r) {
+        size_t at = (size_t)r * dim;
+        __global const float *x = x_ + x_off + at, *residual = residual_ + residual_off + at;
+        __global float *y = y_ + y_off + at;
+        float2 s = row_statistics(x, residual, sum_ + sum_off + at, dim, eps);
+        uint d = 0;
+        for (; d + 16 <= dim; d += 16) {
+            float16 xhat = (input16(x, residual, d) - s.x) * s.y;
+            vstore16(fma(xhat, vload16(0, weight + d), vload16(0, bias + d)), 0, y + d);
+        }
+        for (; d < dim; ++d)
+            y[d] = fma((input1(x, residual, d) - s.x) * s.y, weight[d], bias[d]);
+#if HAS_STATS & 1
+        mean[mean_off + r] = s.x;
+#endif
+#if HAS_STATS & 2
+        rstd[rstd_off + r] = s.y;
+#endif
+    }
+}
+
+__kernel void layer_norm_backward_vec(__global const float *x_, ulong x_off, __global const float *weight,
+                                      ulong weight_off, __global const float *mean, ulong mean_off,
+                                      __global const float *rstd, ulong rstd_off, __global const float *dy_,
+                                      ulong dy_off, __global const float *dresidual_, ulong dresidual_off,
+                                      __global float *dx_, ulong dx_off, __global float *partial, ulong partial_off,
+                                      uint rows, uint dim)
+{
+    uint first = get_global_id(0) * ROWS;
+    uint last = min(first + ROWS, rows);
+    if (first >= rows)
+        return;
+    weight += weight_off;
+    __global float *dweight = partial + partial_off + get_global_id(0) * 2 * dim, *dbias = dweight + dim;
+    for (uint d = 0; d < dim; ++d)
+        dweight[d] = dbias[d] = 0.0f;
+
+    for (uint r = first; r < last; ++r) {
+        size_t at = (size_t)r * dim;
+        __global const float *x = x_ + x_off + at, *dy = dy_ + dy_off + at, *dresidual = dresidual_ + dresidual_off + at;
+        __global float *dx = dx_ + dx_off + at;
+        float mu = mean[mean_off + r], rs = rstd[rstd_off + r];
+        float16 sum_g16 = (float16)(0.0f), sum_gx16 = (float16)(0.0f);
+        float sum_g = 0.0f, sum_gx = 0.0f;
+        uint d = 0;
+        for (; d + 16 <= dim; d += 16) {
+            float16 xhat = (vload16(0, x + d) - mu) * rs, up = vload16(0, dy + d), g = up * vload16(0, weight + d);
+            sum_g16 += g;
+            sum_gx16 = fma(g, xhat, sum_gx16);
+            vstore16(fma(up, xhat, vload16(0, dweight + d)), 0, dweight + d);
+            vstore16(vload16(0, dbias + d) + up, 0, dbias + d);
+        }
+        for (; d < dim; ++d) {
+            float xhat = (x[d] - mu) * rs, g = dy[d] * weight[d];
+            sum_g += g;
+            sum_gx = fma(g, xhat, sum_gx);
+            dweight[d] = fma(dy[d], xhat, dweight[d]);
+            dbias[d] += dy[d];
+        }
+        float c1 = (sum16(sum_g16) + sum_g) / (float)dim, c2 = (sum16(sum_gx16) + sum_gx) / (float)dim;
+        for (d = 0; d + 16 <= dim; d += 16) {
+            float16 xhat = (vload16(0, x + d) - mu) * rs, g = vload16(0, dy + d) * vload16(0, weight + d);
+            float16 v = rs * (g - fma(xhat, (float16)(c2), (float16)(c1)));
+#if HAS_RESIDUAL
+            v += vload16(0, dresidual + d);
+#endif
+            vstore16(v, 0, dx + d);
+        }
+        for (; d < dim; ++d) {
+            float xhat = (x[d] - mu) * rs;
+            float v = rs * (dy[d] * weight[d] - fma(xhat, c2, c1));
+#if HAS_RESIDUAL
+            v += dresidual[d];
+#endif
+            dx[d] = v;
+        }
+    }
+}
+
+// ---- simt -------------------------------------------------------------------------------------------------------
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+layer_norm_simt(__global const float *x_, ulong x_off, __global const float *residual_, ulong residual_off,
+                __global const float *weight, ulong weight_off, __global const float *bias, ulong bias_off,
+                __global float *sum_, ulong sum_off, __global float *y_, ulong y_off, __global float *mean,
+                ulong mean_off, __global float *rstd, ulong rstd_off, uint rows, uint dim, float eps)
+{
+    __local float scratch[WG];
+    size_t r = get_group_id(0);
+    uint lane = get_local_id(0);
+    __global const float *x = x_ + x_off + r * dim, *residual = residual_ + residual_off + r * dim;
+    __global float *sum = sum_ + sum_off + r * dim, *y = y_ + y_off + r * dim;
+
+    float total = 0.0f;
+    for (uint d = lane; d < dim; d += WG) {
+        float v = input1(x, residual, d);
+#if HAS_SUM
+        sum[d] = v;
+#endif
+        total += v;
+    }
+    float mu = group_sum(scratch, total) / (float)dim;
+    float squares = 0.0f;
+    for (uint d = lane; d < dim; d += WG) {
+        float c = input1(x, residual, d) - mu;
+        squares = fma(c, c, squares);
+    }
+    float rs = 1.0f / sqrt(group_sum(scratch, squares) / (float)dim + eps);
+    for (uint d = lane; d < dim; d += WG)
+        y[d] = fma((input1(x, residual, d) - mu) * rs, weight[weight_off + d], bias[bias_off + d]);
+    if (lane == 0) {
+#if HAS_STATS & 1
+        mean[mean_off + r] = mu;
+#endif
+#if HAS_STATS & 2
+        rstd[rstd_off + r] = rs;
+#endif
+    }
+}
+
+// First WG / ROWS lanes per row find the row's two averages; then a lane per column walks the rows, so that reads are
+// coalesced and the column's partial sums stay in registers.
+#define LANES (WG / ROWS)
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+layer_norm_backward_simt(__global const float *x_, ulong x_off, __global const float *weight, ulong weight_off,
+                         __global const float *mean, ulong mean_off, __global const float *rstd, ulong rstd_off,
+                         __global const float *dy_, ulong dy_off, __global const float *dresidual, ulong dresidual_off,
+                         __global float *dx, ulong dx_off, __global float *partial, ulong partial_off, uint rows,
+                         uint dim)
+{
+    __local float sums_g[WG], sums_gx[WG];
+    __local float4 row[ROWS]; // mean, rstd, average(g), average(g * xhat)
+    uint lane = get_local_id(0);
+    size_t first = (size_t)get_group_id(0) * ROWS;
+    uint count = min((uint)ROWS, (uint)(rows - first));
+    __global const float *x = x_ + x_off + first * dim, *dy = dy_ + dy_off + first * dim;
+    weight += weight_off;
+
+    uint mine = lane / LANES;
+    float mu = 0.0f, rs = 0.0f, sum_g = 0.0f, sum_gx = 0.0f;
+    if (mine < count) {
+        mu = mean[mean_off + first + mine];
+        rs = rstd[rstd_off + first + mine];
+        for (uint d = lane % LANES; d < dim; d += LANES) {
+            size_t at = (size_t)mine * dim + d;
+            float g = dy[at] * weight[d];
+            sum_g += g;
+            sum_gx = fma(g, (x[at] - mu) * rs, sum_gx);
+        }
+    }
+    sums_g[lane] = sum_g;
+    sums_gx[lane] = sum_gx;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (lane % LANES == 0) {
+        for (uint i = 1; i < LANES; ++i) {
+            sum_g += sums_g[lane + i];
+            sum_gx += sums_gx[lane + i];
+        }
+        row[mine] = (float4)(mu, rs, sum_g / (float)dim, sum_gx / (float)dim);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    partial += partial_off + (size_t)get_group_id(0) * 2 * dim;
+    for (uint d = lane; d < dim; d += WG) {
+        float dweight = 0.0f, dbias = 0.0f, w = weight[d];
+        for (uint r = 0; r < count; ++r) {
+            size_t at = (size_t)r * dim + d;
+            float4 s = row[r];
+            float up = dy[at], xhat = (x[at] - s.x) * s.y;
+            float v = s.y * (up * w - fma(xhat, s.w, s.z));
+#if HAS_RESIDUAL
+            v += dresidual[dresidual_off + first * dim + at];
+#endif
+            dx[dx_off + first * dim + at] = v;
+            dweight = fma(up, xhat, dweight);
+            dbias += up;
+        }
+        partial[d] = dweight;
+        partial[dim + d] = dbias;
+    }
+}
