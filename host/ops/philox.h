@@ -2,6 +2,7 @@
 #ifndef CLDSA_PHILOX_H
 #define CLDSA_PHILOX_H
 
+#include <math.h>
 #include <stdint.h>
 
 static inline void cldsa_philox(uint64_t counter, uint32_t stream, uint64_t seed, uint32_t words[4]) {
@@ -24,6 +25,16 @@ static inline uint32_t cldsa_philox_element(uint64_t e, uint32_t stream, uint64_
     uint32_t words[4];
     cldsa_philox((e >> 6) * 16 + (e & 15), stream, seed, words);
     return words[(e >> 4) & 3];
+}
+
+/* Standard normal e of a stream: two per pair of words, by Box and Muller. */
+static inline double cldsa_philox_normal(uint64_t e, uint32_t stream, uint64_t seed) {
+    uint32_t words[4];
+    cldsa_philox(e >> 2, stream, seed, words);
+    const uint32_t *pair = words + (e & 2);
+    double radius = sqrt(-2.0 * log(((pair[0] >> 8) + 1.0) / 16777216.0));
+    double angle = 6.283185307179586 * ((pair[1] >> 8) / 16777216.0);
+    return radius * ((e & 1) ? sin(angle) : cos(angle));
 }
 
 /* The threshold below which dropout drops: p * 2^32. */
