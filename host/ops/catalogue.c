@@ -14,6 +14,12 @@
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
 /* masked_attention */
 /* moe */
+extern const cldsa_op cldsa_op_moe_route;
+extern const cldsa_op cldsa_op_moe_route_backward;
+extern const cldsa_op cldsa_op_moe_dispatch;
+extern const cldsa_op cldsa_op_moe_dispatch_backward;
+extern const cldsa_op cldsa_op_moe_combine;
+extern const cldsa_op cldsa_op_moe_combine_backward;
 extern const cldsa_op cldsa_op_reduce, cldsa_op_column_sum;
 /* rms_norm */
 /* rope */
@@ -33,6 +39,12 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_layer_norm_backward,
     /* masked_attention */
     /* moe */
+    &cldsa_op_moe_route,
+    &cldsa_op_moe_route_backward,
+    &cldsa_op_moe_dispatch,
+    &cldsa_op_moe_dispatch_backward,
+    &cldsa_op_moe_combine,
+    &cldsa_op_moe_combine_backward,
     &cldsa_op_reduce,
     &cldsa_op_column_sum,
     /* rms_norm */
