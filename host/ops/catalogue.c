@@ -7,6 +7,11 @@
 /* activation */
 /* adamw */
 /* controller */
+extern const cldsa_op cldsa_op_controller_moments;
+extern const cldsa_op cldsa_op_controller_perplexity;
+extern const cldsa_op cldsa_op_controller_entropy;
+extern const cldsa_op cldsa_op_controller_k;
+extern const cldsa_op cldsa_op_keep_rows;
 /* cross_entropy */
 /* embedding */
 /* gemm */
@@ -31,6 +36,11 @@ const cldsa_op *const cldsa_catalogue[] = {
     /* activation */
     /* adamw */
     /* controller */
+    &cldsa_op_controller_moments,
+    &cldsa_op_controller_perplexity,
+    &cldsa_op_controller_entropy,
+    &cldsa_op_controller_k,
+    &cldsa_op_keep_rows,
     /* cross_entropy */
     /* embedding */
     /* gemm */
