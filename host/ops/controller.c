@@ -13,7 +13,9 @@ static const char *const controller_dims[] = {"B", "S", "D", "W", "U", "A", NULL
 #define F32 CLDSA_ACCEPT_F32
 #define I32 CLDSA_ACCEPT(CLDSA_I32)
 
-static bool on_cpu(const cldsa_run *run) { return cldsa_context_capabilities(run->ctx)->is_cpu; }
+static bool on_cpu(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->is_cpu;
+}
 
 static cldsa_status two_positions(const cldsa_run *run) {
     if (run->dims[S] < 2)
@@ -25,9 +27,15 @@ static cldsa_status two_positions(const cldsa_run *run) {
 static double one_pass_bytes(const cldsa_run *run) {
     return 4.0 * (double)run->dims[B] * (double)run->dims[S] * (double)run->dims[D];
 }
-static double two_pass_bytes(const cldsa_run *run) { return 2.0 * one_pass_bytes(run); }
-static double moments_flops(const cldsa_run *run) { return one_pass_bytes(run); }
-static double perplexity_flops(const cldsa_run *run) { return 2.5 * one_pass_bytes(run); }
+static double two_pass_bytes(const cldsa_run *run) {
+    return 2.0 * one_pass_bytes(run);
+}
+static double moments_flops(const cldsa_run *run) {
+    return one_pass_bytes(run);
+}
+static double perplexity_flops(const cldsa_run *run) {
+    return 2.5 * one_pass_bytes(run);
+}
 
 /* ---- controller_moments --------------------------------------------------------------------------------------- */
 
@@ -286,8 +294,8 @@ static cldsa_status entropy_enqueue(cldsa_run *run, int64_t queries, size_t wg, 
     int head_dim = a->d_model / a->num_heads;
     int64_t splits = entropy_splits(run, queries), partials = entropy_partials(run, queries);
     cldsa_tensor partial = cldsa_run_scratch(run, 0, CLDSA_F32, partials * d[S]);
-    cldsa_tensor scratch = cldsa_run_scratch(run, (size_t)(partials * d[S]) * sizeof(float), CLDSA_F32,
-                                             partials * scratch_floats);
+    cldsa_tensor scratch =
+        cldsa_run_scratch(run, (size_t)(partials * d[S]) * sizeof(float), CLDSA_F32, partials * scratch_floats);
     char options[CLDSA_OPTIONS_MAX];
     cldsa_run_options(run, options, "-DHEAD_DIM=%d", head_dim);
     cldsa_kernel *scores, *finish;
@@ -335,7 +343,9 @@ static const cldsa_variant entropy_simt = {
     .enqueue = entropy_simt_enqueue,
 };
 
-static int entropy_choose(const cldsa_run *run) { return on_cpu(run) ? 0 : 1; }
+static int entropy_choose(const cldsa_run *run) {
+    return on_cpu(run) ? 0 : 1;
+}
 
 /* Adds one query's attention weights to p. */
 static void add_attention(const double *q, const double *k, int64_t width, int64_t positions, int64_t head_dim,
@@ -444,16 +454,16 @@ static cldsa_status k_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "controller_k", options, &kernel));
     size_t wg = (size_t)cldsa_run_tune(run, "WG"), global = (size_t)d[B] * wg;
-    return CLDSA_ENQUEUE(
-        &run->stream, kernel, 1, &global, &wg, CLDSA_ARG_TENSOR(a->mean), CLDSA_ARG_TENSOR(a->diversity),
-        CLDSA_ARG_TENSOR(a->perplexity), CLDSA_ARG_TENSOR(a->variance), CLDSA_ARG_TENSOR(a->entropy),
-        CLDSA_ARG_TENSOR(a->length_w1), CLDSA_ARG_TENSOR(a->length_b1), CLDSA_ARG_TENSOR(a->length_w2),
-        CLDSA_ARG_TENSOR(a->length_b2), CLDSA_ARG_TENSOR(a->combiner_w), CLDSA_ARG_TENSOR(a->combiner_b),
-        CLDSA_ARG_TENSOR(a->adapter_w1), CLDSA_ARG_TENSOR(a->adapter_b1), CLDSA_ARG_TENSOR(a->adapter_w2),
-        CLDSA_ARG_TENSOR(a->adapter_b2), CLDSA_ARG_TENSOR(a->mix), CLDSA_ARG_TENSOR(a->factors),
-        CLDSA_ARG_TENSOR(a->ratio), CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_U32(d[B]), CLDSA_ARG_U32(d[D]),
-        CLDSA_ARG_U32(d[U]), CLDSA_ARG_U32(d[A]), CLDSA_ARG_I32(a->seq_len), CLDSA_ARG_I32(a->max_seq_len),
-        CLDSA_ARG_I32(a->use));
+    return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &wg, CLDSA_ARG_TENSOR(a->mean),
+                         CLDSA_ARG_TENSOR(a->diversity), CLDSA_ARG_TENSOR(a->perplexity), CLDSA_ARG_TENSOR(a->variance),
+                         CLDSA_ARG_TENSOR(a->entropy), CLDSA_ARG_TENSOR(a->length_w1), CLDSA_ARG_TENSOR(a->length_b1),
+                         CLDSA_ARG_TENSOR(a->length_w2), CLDSA_ARG_TENSOR(a->length_b2),
+                         CLDSA_ARG_TENSOR(a->combiner_w), CLDSA_ARG_TENSOR(a->combiner_b),
+                         CLDSA_ARG_TENSOR(a->adapter_w1), CLDSA_ARG_TENSOR(a->adapter_b1),
+                         CLDSA_ARG_TENSOR(a->adapter_w2), CLDSA_ARG_TENSOR(a->adapter_b2), CLDSA_ARG_TENSOR(a->mix),
+                         CLDSA_ARG_TENSOR(a->factors), CLDSA_ARG_TENSOR(a->ratio), CLDSA_ARG_TENSOR(a->k),
+                         CLDSA_ARG_U32(d[B]), CLDSA_ARG_U32(d[D]), CLDSA_ARG_U32(d[U]), CLDSA_ARG_U32(d[A]),
+                         CLDSA_ARG_I32(a->seq_len), CLDSA_ARG_I32(a->max_seq_len), CLDSA_ARG_I32(a->use));
 }
 
 static const cldsa_variant k_any = {
@@ -464,7 +474,9 @@ static const cldsa_variant k_any = {
     .enqueue = k_enqueue,
 };
 
-static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
 
 /* sigmoid(w2 . relu(w1 x + b1) + b2) with `width` hidden units. */
 static double network(const cldsa_host_tensor *layers, const double *x, int64_t inputs, int64_t width) {
@@ -562,8 +574,12 @@ static void keep_rows_reference(const cldsa_reference_call *call) {
     }
 }
 
-static double keep_rows_flops(const cldsa_run *run) { return (double)(run->dims[B] * run->dims[S]); }
-static double keep_rows_bytes(const cldsa_run *run) { return 4.0 * (double)(run->dims[B] * run->dims[S]); }
+static double keep_rows_flops(const cldsa_run *run) {
+    return (double)(run->dims[B] * run->dims[S]);
+}
+static double keep_rows_bytes(const cldsa_run *run) {
+    return 4.0 * (double)(run->dims[B] * run->dims[S]);
+}
 
 static const cldsa_variant *const keep_rows_variants[] = {&keep_rows_any, NULL};
 const cldsa_op cldsa_op_keep_rows = {

@@ -16,7 +16,9 @@ enum { MAX_CHOICES = 32, MAX_EXPERTS = 256 };
 #define F32 CLDSA_ACCEPT_F32
 #define I32 CLDSA_ACCEPT(CLDSA_I32)
 
-static bool on_cpu(const cldsa_run *run) { return cldsa_context_capabilities(run->ctx)->is_cpu; }
+static bool on_cpu(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->is_cpu;
+}
 
 /* ---- moe_route ------------------------------------------------------------------------------------------------ */
 
@@ -148,7 +150,9 @@ static void route_reference(const cldsa_reference_call *call) {
     t[3].data[d[E]] = (double)row;
 }
 
-static double route_flops(const cldsa_run *run) { return (double)run->dims[N] * (double)run->dims[E]; }
+static double route_flops(const cldsa_run *run) {
+    return (double)run->dims[N] * (double)run->dims[E];
+}
 static double route_bytes(const cldsa_run *run) {
     return 4.0 * (double)run->dims[N] * (double)(run->dims[E] + 4 * run->dims[X]);
 }
@@ -236,7 +240,9 @@ static void route_backward_reference(const cldsa_reference_call *call) {
     }
 }
 
-static double route_backward_flops(const cldsa_run *run) { return 5.0 * (double)(run->dims[N] * run->dims[X]); }
+static double route_backward_flops(const cldsa_run *run) {
+    return 5.0 * (double)(run->dims[N] * run->dims[X]);
+}
 static double route_backward_bytes(const cldsa_run *run) {
     return 4.0 * (double)run->dims[N] * (double)(run->dims[E] + 3 * run->dims[X]);
 }
@@ -260,11 +266,14 @@ CLDSA_DEFINE_OP(moe_route_backward)
 /* ---- rows between tokens and experts: what the three streaming operations share -------------------------------- */
 
 #define ROWS_TUNABLES                                                                                                  \
-    {{"VEC", 4, {4, 8, 16}, "floats per load"},                                                                        \
-     {"COLS", 4, {4, 8, 16, 1024, 4096}, "columns per work-item, a multiple of VEC"},                                  \
-     {"ROWS", 1, {1, 2, 4, 8, 16, 64}, "rows per work-item"},                                                          \
-     {"LX", 64, {1, 16, 32, 64}, "work-items of a group along the columns"},                                           \
-     {"LY", 4, {1, 2, 4, 8}, "work-items of a group along the rows"}}
+    {                                                                                                                  \
+        {"VEC", 4, {4, 8, 16}, "floats per load"},                                                                     \
+            {"COLS", 4, {4, 8, 16, 1024, 4096}, "columns per work-item, a multiple of VEC"},                           \
+            {"ROWS", 1, {1, 2, 4, 8, 16, 64}, "rows per work-item"},                                                   \
+            {"LX", 64, {1, 16, 32, 64}, "work-items of a group along the columns"}, {                                  \
+            "LY", 4, {1, 2, 4, 8}, "work-items of a group along the rows"                                              \
+        }                                                                                                              \
+    }
 
 static void rows_defaults(const cldsa_run *run, int *tune) {
     if (on_cpu(run))
@@ -280,8 +289,7 @@ static bool rows_legal(const cldsa_run *run, const int *tune) {
 static cldsa_status rows_kernel(cldsa_run *run, const char *name, int64_t rows, bool accumulate, cldsa_kernel **kernel,
                                 size_t global[2], size_t local[2]) {
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_run_options(run, options, "-DCHOICES=%d -DACCUMULATE=%d", (int)(run->dims[X] ? run->dims[X] : 1),
-                      accumulate);
+    cldsa_run_options(run, options, "-DCHOICES=%d -DACCUMULATE=%d", (int)(run->dims[X] ? run->dims[X] : 1), accumulate);
     local[0] = (size_t)cldsa_run_tune(run, "LX");
     local[1] = (size_t)cldsa_run_tune(run, "LY");
     global[0] = (size_t)cldsa_ceil_div(run->dims[D], cldsa_run_tune(run, "COLS"));
@@ -311,9 +319,8 @@ static cldsa_status dispatch_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     size_t global[2], local[2];
     CLDSA_TRY(rows_kernel(run, "moe_dispatch", run->dims[R], false, &kernel, global, local));
-    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->x),
-                         CLDSA_ARG_TENSOR(a->row_token), CLDSA_ARG_TENSOR(a->rows), CLDSA_ARG_U32(run->dims[R]),
-                         CLDSA_ARG_U32(run->dims[D]));
+    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->x), CLDSA_ARG_TENSOR(a->row_token),
+                         CLDSA_ARG_TENSOR(a->rows), CLDSA_ARG_U32(run->dims[R]), CLDSA_ARG_U32(run->dims[D]));
 }
 
 static const cldsa_variant dispatch_any = {
@@ -406,7 +413,9 @@ static void dispatch_backward_reference(const cldsa_reference_call *call) {
     }
 }
 
-static double dispatch_backward_flops(const cldsa_run *run) { return (double)(run->dims[R] * run->dims[D]); }
+static double dispatch_backward_flops(const cldsa_run *run) {
+    return (double)(run->dims[R] * run->dims[D]);
+}
 
 static const cldsa_variant *const dispatch_backward_variants[] = {&dispatch_backward_any, NULL};
 const cldsa_op cldsa_op_moe_dispatch_backward = {
@@ -467,7 +476,9 @@ static void combine_reference(const cldsa_reference_call *call) {
     }
 }
 
-static double combine_flops(const cldsa_run *run) { return 2.0 * (double)(run->dims[R] * run->dims[D]); }
+static double combine_flops(const cldsa_run *run) {
+    return 2.0 * (double)(run->dims[R] * run->dims[D]);
+}
 
 static const cldsa_variant *const combine_variants[] = {&combine_any, NULL};
 const cldsa_op cldsa_op_moe_combine = {
@@ -548,7 +559,9 @@ static void combine_backward_reference(const cldsa_reference_call *call) {
     }
 }
 
-static double combine_backward_flops(const cldsa_run *run) { return 3.0 * (double)(run->dims[R] * run->dims[D]); }
+static double combine_backward_flops(const cldsa_run *run) {
+    return 3.0 * (double)(run->dims[R] * run->dims[D]);
+}
 static double combine_backward_bytes(const cldsa_run *run) {
     return 4.0 * (double)run->dims[D] * (double)(2 * run->dims[R] + run->dims[N]) + 12.0 * (double)run->dims[R];
 }

@@ -96,9 +96,7 @@ int main(int argc, char **argv) {
         {.op = &cldsa_op_moe_dispatch, HARNESS_CASES(dispatch_cases)},
         {.op = &cldsa_op_moe_dispatch_backward, HARNESS_CASES(dispatch_backward_cases)},
         {.op = &cldsa_op_moe_combine, HARNESS_CASES(combine_cases)},
-        {.op = &cldsa_op_moe_combine_backward,
-         .forward = &cldsa_op_moe_combine,
-         HARNESS_CASES(combine_backward_cases)},
+        {.op = &cldsa_op_moe_combine_backward, .forward = &cldsa_op_moe_combine, HARNESS_CASES(combine_backward_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof *suites, argc, argv);
 }
