@@ -55,11 +55,15 @@ typedef struct cldsa_params {
 } cldsa_params;
 
 /*
- * Appends a parameter; *index is its handle. `prefix` and `stem` make the name, `common` (NULL: stem) replaces the
- * whole name for the generator's stream, with `prefix` left out of it if common is given.
+ * Appends a parameter called `name`; *index is its handle. `common` is the name the generator's stream is made of: the
+ * same for the same part of every variant.
  */
 cldsa_status cldsa_params_add(cldsa_params *params, const char *name, const char *common, cldsa_param_spec spec,
                               int *index);
+
+/* The same with names made of a prefix each and a shared rest. */
+cldsa_status cldsa_params_add_in(cldsa_params *params, const char *prefix, const char *common_prefix, const char *rest,
+                                 cldsa_param_spec spec, int *index);
 
 /* Assigns offsets. No parameter may be added afterwards. */
 void cldsa_params_layout(cldsa_params *params);
@@ -68,12 +72,14 @@ void cldsa_params_layout(cldsa_params *params);
 cldsa_status cldsa_params_allocate(cldsa_params *params, cl_context context, cl_command_queue queue, bool training);
 void cldsa_params_free(cldsa_params *params);
 
-/* Views of value or gradient. `rows` merges this parameter and those joined to it into one matrix of that many rows. */
+/* Views of a value or gradient. With a shape of its own a view may run on over the parameters joined behind. */
 cldsa_tensor cldsa_param_value(const cldsa_params *params, int index);
 cldsa_tensor cldsa_param_grad(const cldsa_params *params, int index);
-cldsa_tensor cldsa_param_view(cldsa_tensor param, int rank, int64_t d0, int64_t d1, int64_t d2);
 
-/* Fills all values as each spec says. The same seed gives the same bits on every machine. Zeroes the moments. */
+/* By name, for tests and files; -1 if there is none. */
+int cldsa_params_find(const cldsa_params *params, const char *name);
+
+/* Fills all values as each spec says: the same seed, the same values. Zeroes gradients and moments. */
 cldsa_status cldsa_params_init(cldsa_params *params, uint64_t seed);
 
 /*

@@ -20,7 +20,7 @@ typedef struct cldsa_policy_layer {
 typedef struct cldsa_policy_view {
     int layer;
     cldsa_tensor hidden; /* f32 [B,S,d]: what the indexer sees */
-    cldsa_tensor scores; /* f32 [B,S,S]: index scores, -inf where a row may not look */
+    cldsa_tensor scores; /* f32 [B,S,S]: index scores, -inf where a row may not look; forward only */
 
     cldsa_tensor q, k, v;  /* f32 [B,S,H,*]: attention's inputs */
     cldsa_tensor mask;     /* u32 [B,S,ceil(S/32)]: the selection */
@@ -42,7 +42,7 @@ typedef struct cldsa_policy {
      */
     bool wrapped;
 
-    /* Adds the layer's parameters under `prefix` (NULL: it has none). */
+    /* Adds the layer's parameters, whose names start with `prefix` (NULL: it has none). */
     cldsa_status (*declare)(cldsa_policy_layer *layer, cldsa_params *params, const cldsa_config *config,
                             const char *prefix);
 
@@ -61,7 +61,7 @@ typedef struct cldsa_policy {
     /* Once per training step, after attention's backward pass: gradients of its own parameters (NULL: none). */
     cldsa_status (*backward)(cldsa_policy_layer *layer, cldsa_nn *nn, const cldsa_policy_view *view);
 
-    /* Named intermediate values for golden checks, e.g. "length_factor": f32 [B,1]; mem NULL if unknown. May be NULL.
+    /* Named intermediate values, for checks and reports; mem NULL if there is none of that name. May be NULL. */
      */
     cldsa_tensor (*inspect)(const cldsa_policy_layer *layer, const char *name);
 } cldsa_policy;
