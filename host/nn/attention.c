@@ -136,10 +136,9 @@ cldsa_status cldsa_attention_backward(cldsa_attention *attention, cldsa_nn *nn, 
     const cldsa_params *params = nn->params;
     const int64_t n = nn->tokens;
 
-    CLDSA_TRY(cldsa_linear_backward(nn, cldsa_as_matrix(attention->heads, n, s.heads * s.value),
-                                    cldsa_param_value(params, attention->o_proj), dy, 0,
-                                    cldsa_as_matrix(attention->dheads, n, s.heads * s.value),
-                                    cldsa_param_grad(params, attention->o_proj)));
+    CLDSA_TRY(cldsa_linear_backward(
+        nn, cldsa_as_matrix(attention->heads, n, s.heads * s.value), cldsa_param_value(params, attention->o_proj), dy,
+        0, cldsa_as_matrix(attention->dheads, n, s.heads * s.value), cldsa_param_grad(params, attention->o_proj)));
     CLDSA_NN_OP(nn, masked_attention_backward, .q = attention->q, .k = attention->k, .v = attention->v,
                 .mask = attention->mask, .out = attention->heads, .lse = attention->lse, .dout = attention->dheads,
                 .dq = attention->dq, .dk = attention->dk, .dv = attention->dv,

@@ -71,7 +71,9 @@ cldsa_status cldsa_block_declare(cldsa_block *block, cldsa_params *params, const
     return cldsa_residual_norm_declare(&block->moe_norm, params, config, prefix);
 }
 
-void cldsa_block_free(cldsa_block *block) { free(block->policy_layer); }
+void cldsa_block_free(cldsa_block *block) {
+    free(block->policy_layer);
+}
 
 void cldsa_block_place(cldsa_block *block, const cldsa_nn *nn, bool backward, cldsa_arena *kept, cldsa_arena *scratch) {
     const size_t mark = scratch->used;
@@ -108,8 +110,7 @@ cldsa_status cldsa_block_forward(cldsa_block *block, cldsa_nn *nn, cldsa_tensor 
         /* The published fixed variant's indexer saw the block's raw input, the adaptive one's the normalised. */
         cldsa_tensor seen = block->policy->wrapped ? normed : block->attention_norm.sum;
         seen = cldsa_as_rank3(seen, nn->batch, nn->seq_len, nn->config->hidden_size);
-        CLDSA_TRY(
-            cldsa_indexer_forward(&block->indexer, nn, block->layer, seen, block->policy, block->policy_layer));
+        CLDSA_TRY(cldsa_indexer_forward(&block->indexer, nn, block->layer, seen, block->policy, block->policy_layer));
     }
     CLDSA_TRY(cldsa_attention_forward(&block->attention, nn, block->layer, normed, block->indexer.mask,
                                       block->attention_out));

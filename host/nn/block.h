@@ -45,7 +45,8 @@ cldsa_status cldsa_block_declare(cldsa_block *block, cldsa_params *params, const
                                  const cldsa_policy *policy, int layer);
 void cldsa_block_free(cldsa_block *block);
 
-/* `kept` is the layer's own memory; scratch is shared by all layers. The backward pass's part is placed if `backward`. */
+/* `kept` is the layer's own memory; scratch is shared by all layers. The backward pass's part is placed if `backward`.
+ */
 void cldsa_block_place(cldsa_block *block, const cldsa_nn *nn, bool backward, cldsa_arena *kept, cldsa_arena *scratch);
 
 /* Constants of the batch shape. */

@@ -70,8 +70,12 @@ static const char *const other_keys[] = {"model_type",      "architectures",    
                                          "sparsity_policy", "controller_factors", "torch_dtype"};
 enum { NUM_OTHERS = sizeof other_keys / sizeof *other_keys };
 
-static int *int_at(cldsa_config *config, const int_key *key) { return (int *)((char *)config + key->at); }
-static double *number_at(cldsa_config *config, const number_key *key) { return (double *)((char *)config + key->at); }
+static int *int_at(cldsa_config *config, const int_key *key) {
+    return (int *)((char *)config + key->at);
+}
+static double *number_at(cldsa_config *config, const number_key *key) {
+    return (double *)((char *)config + key->at);
+}
 
 cldsa_config cldsa_config_default(void) {
     return (cldsa_config){
@@ -122,9 +126,9 @@ static long suffix_number(const char *text, const char *stem) {
 }
 
 cldsa_status cldsa_config_set_variant(cldsa_config *config, const char *variant) {
-    static const char *const forms[] = {"dense",    "fixed25",         "fixed50",
-                                        "fixed75",  "topk64",          "adaptive",
-                                        "adaptive-length", "adaptive-complexity", "adaptive-entropy"};
+    static const char *const forms[] = {"dense",           "fixed25",  "fixed50",         "fixed75",
+                                        "topk64",          "adaptive", "adaptive-length", "adaptive-complexity",
+                                        "adaptive-entropy"};
     long number = 0;
     if (strcmp(variant, "dense") == 0) {
         set_policy(config, "dense");
@@ -153,10 +157,11 @@ cldsa_status cldsa_config_set_variant(cldsa_config *config, const char *variant)
             return CLDSA_SUCCESS;
         }
     const char *near = cldsa_nearest_name(variant, forms, sizeof forms / sizeof *forms);
-    return cldsa_fail(CLDSA_INVALID_ARGUMENT,
-                      "variant \"%s\" is unknown%s%s%s; known are dense, fixedN (N per cent kept), topkN (N keys kept), "
-                      "adaptive, adaptive-length, adaptive-complexity and adaptive-entropy",
-                      variant, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+    return cldsa_fail(
+        CLDSA_INVALID_ARGUMENT,
+        "variant \"%s\" is unknown%s%s%s; known are dense, fixedN (N per cent kept), topkN (N keys kept), "
+        "adaptive, adaptive-length, adaptive-complexity and adaptive-entropy",
+        variant, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 /* ---- checks --------------------------------------------------------------------------------------------------- */
@@ -166,8 +171,8 @@ cldsa_status cldsa_config_check(const cldsa_config *config, const char *source) 
     for (int i = 0; i < NUM_INTS; ++i) {
         int value = *int_at(&copy, &int_keys[i]);
         if (value < int_keys[i].min || value > int_keys[i].max)
-            return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s is %d; it must be %d .. %d", source, int_keys[i].key, value,
-                              int_keys[i].min, int_keys[i].max);
+            return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s is %d; it must be %d .. %d", source, int_keys[i].key,
+                              value, int_keys[i].min, int_keys[i].max);
     }
     for (int i = 0; i < NUM_NUMBERS; ++i) {
         double value = *number_at(&copy, &number_keys[i]);
@@ -187,9 +192,8 @@ cldsa_status cldsa_config_check(const cldsa_config *config, const char *source) 
     if (status != CLDSA_SUCCESS)
         return cldsa_fail_prefix(status, "%s: sparsity_policy", source);
     if (policy == &cldsa_policy_controller && config->hidden_size % config->controller_heads != 0)
-        return cldsa_fail(CLDSA_INVALID_ARGUMENT,
-                          "%s: controller_entropy_heads is %d; it must divide hidden_size (%d)", source,
-                          config->controller_heads, config->hidden_size);
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: controller_entropy_heads is %d; it must divide hidden_size (%d)",
+                          source, config->controller_heads, config->hidden_size);
     if (policy == &cldsa_policy_controller && (config->controller_use < 1 || config->controller_use > 7))
         return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: controller_factors names no factor", source);
     if (policy == &cldsa_policy_fixed && config->index_topk == 0 && config->keep_ratio <= 0)

@@ -19,7 +19,9 @@ cldsa_status cldsa_indexer_declare(cldsa_indexer *indexer, cldsa_params *params,
     return cldsa_params_add_in(params, prefix, common, "indexer_weights", heads, &indexer->head_weights);
 }
 
-bool cldsa_indexer_wanted(const cldsa_nn *nn, const cldsa_policy *policy) { return !policy->keeps_all || nn->capture; }
+bool cldsa_indexer_wanted(const cldsa_nn *nn, const cldsa_policy *policy) {
+    return !policy->keeps_all || nn->capture;
+}
 
 void cldsa_indexer_place(cldsa_indexer *indexer, const cldsa_nn *nn, const cldsa_policy *policy, cldsa_arena *kept,
                          cldsa_arena *scratch) {
@@ -27,10 +29,8 @@ void cldsa_indexer_place(cldsa_indexer *indexer, const cldsa_nn *nn, const cldsa
     indexer->mask = (cldsa_tensor){0};
     if (!cldsa_indexer_wanted(nn, policy))
         return;
-    indexer->q =
-        CLDSA_PLACE(scratch, CLDSA_F32, nn->batch, nn->seq_len, config->index_heads, config->index_head_dim);
-    indexer->k =
-        CLDSA_PLACE(scratch, CLDSA_F32, nn->batch, nn->seq_len, config->index_heads, config->index_head_dim);
+    indexer->q = CLDSA_PLACE(scratch, CLDSA_F32, nn->batch, nn->seq_len, config->index_heads, config->index_head_dim);
+    indexer->k = CLDSA_PLACE(scratch, CLDSA_F32, nn->batch, nn->seq_len, config->index_heads, config->index_head_dim);
     indexer->scores = CLDSA_PLACE(nn->capture ? kept : scratch, CLDSA_F32, nn->batch, nn->seq_len, nn->seq_len);
     if (!policy->keeps_all)
         indexer->mask = CLDSA_PLACE(kept, CLDSA_U32, nn->batch, nn->seq_len, cldsa_ceil_div(nn->seq_len, 32));

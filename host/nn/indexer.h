@@ -10,9 +10,9 @@
 
 typedef struct cldsa_indexer {
     int q_weight, q_bias, k_weight, k_bias, head_weights; /* handles of parameters */
-    cldsa_tensor q, k;   /* scratch f32 [B,S,Hi,Di] */
-    cldsa_tensor scores; /* f32 [B,S,S]: scratch, or kept while capturing */
-    cldsa_tensor mask;   /* u32 [B,S,ceil(S/32)]: bit j of row i: key j is kept */
+    cldsa_tensor q, k;                                    /* scratch f32 [B,S,Hi,Di] */
+    cldsa_tensor scores;                                  /* f32 [B,S,S]: scratch, or kept while capturing */
+    cldsa_tensor mask;                                    /* u32 [B,S,ceil(S/32)]: bit j of row i: key j is kept */
 } cldsa_indexer;
 
 cldsa_status cldsa_indexer_declare(cldsa_indexer *indexer, cldsa_params *params, const cldsa_config *config,

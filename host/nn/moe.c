@@ -61,8 +61,8 @@ cldsa_status cldsa_moe_forward(cldsa_moe *moe, cldsa_nn *nn, int layer, cldsa_te
     const cldsa_tensor second = all_experts(cldsa_param_value(nn->params, moe->second), config);
     const float dropout = nn->training ? (float)config->expert_dropout : 0;
 
-    CLDSA_TRY(cldsa_linear(nn, x, cldsa_param_value(nn->params, moe->gate), (cldsa_tensor){0}, CLDSA_ACT_NONE,
-                           moe->logits));
+    CLDSA_TRY(
+        cldsa_linear(nn, x, cldsa_param_value(nn->params, moe->gate), (cldsa_tensor){0}, CLDSA_ACT_NONE, moe->logits));
     CLDSA_NN_OP(nn, moe_route, .logits = moe->logits, .experts = moe->experts, .weights = moe->weights,
                 .group_offsets = moe->offsets, .position = moe->position, .row_token = moe->row_token,
                 .noise_std = nn->training ? (float)config->router_noise : 0, .seed = nn->seed,
@@ -71,17 +71,15 @@ cldsa_status cldsa_moe_forward(cldsa_moe *moe, cldsa_nn *nn, int layer, cldsa_te
     if (dropout > 0) {
         CLDSA_NN_OP(nn, gemm, .a = moe->rows, .b = first, .c = moe->pre, .group_offsets = moe->offsets,
                     .layout = CLDSA_GEMM_NT, .alpha = 1);
-        CLDSA_NN_OP(nn, activation, .x = moe->pre, .y = moe->hidden, .activation = CLDSA_ACT_SILU,
-                    .dropout_p = dropout, .dropout_seed = nn->seed,
-                    .dropout_stream = cldsa_draw_stream(layer, CLDSA_DRAW_EXPERTS));
+        CLDSA_NN_OP(nn, activation, .x = moe->pre, .y = moe->hidden, .activation = CLDSA_ACT_SILU, .dropout_p = dropout,
+                    .dropout_seed = nn->seed, .dropout_stream = cldsa_draw_stream(layer, CLDSA_DRAW_EXPERTS));
     } else {
         CLDSA_NN_OP(nn, gemm, .a = moe->rows, .b = first, .c = moe->hidden, .pre = moe->pre,
                     .group_offsets = moe->offsets, .layout = CLDSA_GEMM_NT, .activation = CLDSA_ACT_SILU, .alpha = 1);
     }
     CLDSA_NN_OP(nn, gemm, .a = moe->hidden, .b = second, .c = moe->expert_out, .group_offsets = moe->offsets,
                 .layout = CLDSA_GEMM_NT, .alpha = 1);
-    CLDSA_NN_OP(nn, moe_combine, .rows = moe->expert_out, .position = moe->position, .weights = moe->weights,
-                .out = y);
+    CLDSA_NN_OP(nn, moe_combine, .rows = moe->expert_out, .position = moe->position, .weights = moe->weights, .out = y);
     return CLDSA_SUCCESS;
 }
 

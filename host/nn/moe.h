@@ -11,16 +11,16 @@
 #include "host/nn/nn.h"
 
 typedef struct cldsa_moe {
-    int gate, first, second;   /* handles: the router, and expert 0's two matrices */
-    cldsa_tensor logits;       /* scratch f32 [N,E] */
-    cldsa_tensor experts;      /* i32 [N,X] */
-    cldsa_tensor weights;      /* f32 [N,X] */
-    cldsa_tensor offsets;      /* i32 [E+1] */
-    cldsa_tensor position;     /* i32 [N,X] */
-    cldsa_tensor row_token;    /* i32 [R] */
-    cldsa_tensor rows;         /* f32 [R,d]: gathered tokens */
-    cldsa_tensor pre, hidden;  /* f32 [R,F]: before and after activation and dropout */
-    cldsa_tensor expert_out;   /* f32 [R,d] */
+    int gate, first, second;                        /* handles: the router, and expert 0's two matrices */
+    cldsa_tensor logits;                            /* scratch f32 [N,E] */
+    cldsa_tensor experts;                           /* i32 [N,X] */
+    cldsa_tensor weights;                           /* f32 [N,X] */
+    cldsa_tensor offsets;                           /* i32 [E+1] */
+    cldsa_tensor position;                          /* i32 [N,X] */
+    cldsa_tensor row_token;                         /* i32 [R] */
+    cldsa_tensor rows;                              /* f32 [R,d]: gathered tokens */
+    cldsa_tensor pre, hidden;                       /* f32 [R,F]: before and after activation and dropout */
+    cldsa_tensor expert_out;                        /* f32 [R,d] */
     cldsa_tensor drows, dhidden, dweights, dlogits; /* backward scratch */
 } cldsa_moe;
 

@@ -210,11 +210,11 @@ static cldsa_status read_one(cldsa_params *params, cl_mem buffer, const cldsa_sa
         same = tensor->shape[i] == param->spec.shape[i];
     if (!same) {
         const int64_t *has = tensor->shape, *wants = param->spec.shape;
-        return cldsa_fail(CLDSA_INVALID_SHAPE, "%s: %s has rank %d and starts %lld x %lld; the config wants rank %d, %lld x %lld",
-                          path, name, tensor->rank, (long long)(tensor->rank > 0 ? has[0] : 1),
-                          (long long)(tensor->rank > 1 ? has[1] : 1), param->spec.rank,
-                          (long long)(param->spec.rank > 0 ? wants[0] : 1),
-                          (long long)(param->spec.rank > 1 ? wants[1] : 1));
+        return cldsa_fail(
+            CLDSA_INVALID_SHAPE, "%s: %s has rank %d and starts %lld x %lld; the config wants rank %d, %lld x %lld",
+            path, name, tensor->rank, (long long)(tensor->rank > 0 ? has[0] : 1),
+            (long long)(tensor->rank > 1 ? has[1] : 1), param->spec.rank,
+            (long long)(param->spec.rank > 0 ? wants[0] : 1), (long long)(param->spec.rank > 1 ? wants[1] : 1));
     }
     for (int64_t at = 0; at < param->numel; at += PIECE) {
         int64_t count = param->numel - at < PIECE ? param->numel - at : PIECE;
@@ -235,7 +235,8 @@ static cldsa_status refuse_strangers(const cldsa_params *params, const cldsa_saf
     for (size_t i = 0; i < cldsa_safetensors_count(file); ++i) {
         const char *name = cldsa_safetensors_at(file, i)->name;
         if (strncmp(name, prefix, skip) == 0 && cldsa_params_find(params, name + skip) < 0)
-            return cldsa_fail(CLDSA_INVALID_FILE, "%s: %s is not a parameter of this config (%d parameters, the first is %s)",
+            return cldsa_fail(CLDSA_INVALID_FILE,
+                              "%s: %s is not a parameter of this config (%d parameters, the first is %s)",
                               cldsa_safetensors_path(file), name, params->count, params->list[0].name);
     }
     return CLDSA_SUCCESS;
@@ -311,7 +312,8 @@ cldsa_status cldsa_params_entries_add(cldsa_params_entries *entries, cl_mem buff
         *source = (entry_source){params->queue, buffer, (size_t)param->offset * sizeof(float), ""};
         snprintf(source->name, sizeof source->name, "%s%s", prefix, param->name);
         cldsa_st_entry *entry = &entries->list[entries->count++];
-        *entry = (cldsa_st_entry){.name = source->name, .dtype = CLDSA_ST_F32, .rank = param->spec.rank, .read = read_entry, .user = source};
+        *entry = (cldsa_st_entry){
+            .name = source->name, .dtype = CLDSA_ST_F32, .rank = param->spec.rank, .read = read_entry, .user = source};
         memcpy(entry->shape, param->spec.shape, sizeof param->spec.shape);
     }
     return CLDSA_SUCCESS;

@@ -16,6 +16,6 @@ cldsa_status cldsa_find_policy(const char *name, const cldsa_policy **out) {
         names[count] = cldsa_policies[count]->name;
     }
     const char *near = cldsa_nearest_name(name, names, count);
-    return cldsa_fail(CLDSA_NOT_FOUND, "policy \"%s\" is unknown; %s%s", name, near ? "did you mean " : "known are dense, fixed, controller",
-                      near ? near : "");
+    return cldsa_fail(CLDSA_NOT_FOUND, "policy \"%s\" is unknown; %s%s", name,
+                      near ? "did you mean " : "known are dense, fixed, controller", near ? near : "");
 }

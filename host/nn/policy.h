@@ -62,7 +62,6 @@ typedef struct cldsa_policy {
     cldsa_status (*backward)(cldsa_policy_layer *layer, cldsa_nn *nn, const cldsa_policy_view *view);
 
     /* Named intermediate values, for checks and reports; mem NULL if there is none of that name. May be NULL. */
-     */
     cldsa_tensor (*inspect)(const cldsa_policy_layer *layer, const char *name);
 } cldsa_policy;
 

@@ -78,8 +78,7 @@ static cldsa_status declare(cldsa_policy_layer *base, cldsa_params *params, cons
                                   &layer->in_proj_w));
     CLDSA_TRY(add_constant(params, prefix, "entropy_estimator.attention_proxy.in_proj_bias", 1, 3 * d, 0, false,
                            &layer->in_proj_b));
-    CLDSA_TRY(
-        add_linear(params, prefix, "entropy_estimator.attention_proxy.out_proj", d, d, scale, &unused, &unused));
+    CLDSA_TRY(add_linear(params, prefix, "entropy_estimator.attention_proxy.out_proj", d, d, scale, &unused, &unused));
     CLDSA_TRY(
         add_linear(params, prefix, "entropy_estimator.entropy_proj.0", ENTROPY_PROJ_DIM, d, scale, &unused, &unused));
     CLDSA_TRY(
