@@ -76,6 +76,8 @@ typedef struct harness_suite {
     const cldsa_op *forward; /* of a backward operation */
     /* Backward outputs whose forward input is not the name without its 'd': "dsink=attn_sink". */
     const char *gradient_of;
+    /* "NAME=VALUE,...": the first variant runs once more with these, e.g. a GPU's launch shape on a CPU. */
+    const char *tunables;
     const harness_case *cases;
     size_t num_cases;
 } harness_suite;

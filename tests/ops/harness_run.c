@@ -303,11 +303,11 @@ static bool declines(const harness_data *data, const cldsa_variant *variant) {
 }
 
 /* Preferred workspace twice, least workspace, and in the first case the out-of-order queue. */
-static bool run_variant(harness_data *data, device_case *on, const cldsa_variant *variant) {
+static bool run_variant(harness_data *data, device_case *on, const cldsa_variant *variant, const char *tunables) {
     if (variant && declines(data, variant))
         return false;
     size_t preferred, minimum;
-    cldsa_op_force(device.ctx, data->op, variant ? variant->name : NULL, NULL);
+    cldsa_op_force(device.ctx, data->op, variant ? variant->name : NULL, tunables);
     cldsa_status status = cldsa_op_workspace(device.ctx, data->op, data->args, &preferred, &minimum);
     if (status != CLDSA_SUCCESS) {
         harness_failed(data, "%s: workspace query: %s: %s", variant ? variant->name : "default choice",
@@ -388,11 +388,13 @@ void harness_run_device(harness_data *data) {
     }
     char ran[HARNESS_TEXT] = "";
     for (int i = 0; data->op->variants[i]; ++i)
-        if (run_variant(data, &on, data->op->variants[i])) {
+        if (run_variant(data, &on, data->op->variants[i], NULL)) {
             size_t used = strlen(ran);
             snprintf(ran + used, sizeof ran - used, " %s", data->op->variants[i]->name);
         }
-    run_variant(data, &on, NULL);
+    run_variant(data, &on, NULL, NULL);
+    if (data->suite->tunables)
+        run_variant(data, &on, data->op->variants[0], data->suite->tunables);
     if (data->index == 0)
         check_refusals(data);
     if (!*ran)

@@ -85,10 +85,10 @@ static const harness_case keep_rows_cases[] = {
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
-        {.op = &cldsa_op_controller_moments, HARNESS_CASES(moments_cases)},
-        {.op = &cldsa_op_controller_perplexity, HARNESS_CASES(perplexity_cases)},
+        {.op = &cldsa_op_controller_moments, .tunables = "WG=256,LANES=32", HARNESS_CASES(moments_cases)},
+        {.op = &cldsa_op_controller_perplexity, .tunables = "WG=64,VEC=4,ROWS=8", HARNESS_CASES(perplexity_cases)},
         {.op = &cldsa_op_controller_entropy, HARNESS_CASES(entropy_cases)},
-        {.op = &cldsa_op_controller_k, HARNESS_CASES(k_cases)},
+        {.op = &cldsa_op_controller_k, .tunables = "WG=32", HARNESS_CASES(k_cases)},
         {.op = &cldsa_op_keep_rows, HARNESS_CASES(keep_rows_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof *suites, argc, argv);

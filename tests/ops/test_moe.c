@@ -91,12 +91,17 @@ static const harness_case combine_backward_cases[] = {
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
-        {.op = &cldsa_op_moe_route, HARNESS_CASES(route_cases)},
-        {.op = &cldsa_op_moe_route_backward, HARNESS_CASES(route_backward_cases)},
-        {.op = &cldsa_op_moe_dispatch, HARNESS_CASES(dispatch_cases)},
-        {.op = &cldsa_op_moe_dispatch_backward, HARNESS_CASES(dispatch_backward_cases)},
-        {.op = &cldsa_op_moe_combine, HARNESS_CASES(combine_cases)},
-        {.op = &cldsa_op_moe_combine_backward, .forward = &cldsa_op_moe_combine, HARNESS_CASES(combine_backward_cases)},
+        {.op = &cldsa_op_moe_route, .tunables = "WG=64", HARNESS_CASES(route_cases)},
+        {.op = &cldsa_op_moe_route_backward, .tunables = "ROWS=1,COLS=4,LY=64", HARNESS_CASES(route_backward_cases)},
+        {.op = &cldsa_op_moe_dispatch, .tunables = "VEC=4,COLS=4,ROWS=1,LX=64,LY=4", HARNESS_CASES(dispatch_cases)},
+        {.op = &cldsa_op_moe_dispatch_backward,
+         .tunables = "VEC=4,COLS=4,ROWS=1,LX=64,LY=4",
+         HARNESS_CASES(dispatch_backward_cases)},
+        {.op = &cldsa_op_moe_combine, .tunables = "VEC=4,COLS=4,ROWS=1,LX=64,LY=4", HARNESS_CASES(combine_cases)},
+        {.op = &cldsa_op_moe_combine_backward,
+         .forward = &cldsa_op_moe_combine,
+         .tunables = "VEC=4,ROWS=1,WG=64",
+         HARNESS_CASES(combine_backward_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof *suites, argc, argv);
 }
