@@ -5,7 +5,7 @@
 
 /* Per stem: the operations of host/ops/STEM.c. */
 /* activation */
-/* adamw */
+extern const cldsa_op cldsa_op_adamw;
 /* controller */
 extern const cldsa_op cldsa_op_controller_moments;
 extern const cldsa_op cldsa_op_controller_perplexity;
@@ -26,7 +26,7 @@ extern const cldsa_op cldsa_op_moe_dispatch_backward;
 extern const cldsa_op cldsa_op_moe_combine;
 extern const cldsa_op cldsa_op_moe_combine_backward;
 extern const cldsa_op cldsa_op_reduce, cldsa_op_column_sum;
-/* rms_norm */
+extern const cldsa_op cldsa_op_rms_norm, cldsa_op_rms_norm_backward;
 /* rope */
 /* select */
 /* sparse_attention */
@@ -34,7 +34,7 @@ extern const cldsa_op cldsa_op_reduce, cldsa_op_column_sum;
 
 const cldsa_op *const cldsa_catalogue[] = {
     /* activation */
-    /* adamw */
+    &cldsa_op_adamw,
     /* controller */
     &cldsa_op_controller_moments,
     &cldsa_op_controller_perplexity,
@@ -57,7 +57,8 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_moe_combine_backward,
     &cldsa_op_reduce,
     &cldsa_op_column_sum,
-    /* rms_norm */
+    &cldsa_op_rms_norm,
+    &cldsa_op_rms_norm_backward,
     /* rope */
     /* select */
     /* sparse_attention */

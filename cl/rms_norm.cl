@@ -1,0 +1,165 @@
+// RMSNorm of the first dim columns of rows of ld, forward and backward (host/ops/rms_norm.c).
+//
+//   y = x * rstd * weight;  rstd = 1 / sqrt(average(x^2) + eps)
+//
+//   xhat = x * rstd;  g = dy * weight
+//   dx = rstd * (g - xhat * average(g * xhat));  dweight = sum over rows of dy * xhat
+//
+// Built as cl/layer_norm.cl is: vec walks ROWS rows per work-item, simt takes a work-group per row (forward) or per ROWS
+// rows (backward), and the backward kernels leave [blocks, dim] partial sums of dweight for sum_rows of cl/reduce.cl.
+#include "math.clh"
+
+#ifndef ROWS
+#define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (4 .. 64)
+#endif
+#ifndef WG
+#define WG 64 // work-items per group, simt; a power of two (32 .. 256)
+#endif
+#ifndef HAS_RSTD
+#define HAS_RSTD 1 // rstd is wanted
+#endif
+#include "rows.clh"
+
+// ---- vec --------------------------------------------------------------------------------------------------------
+
+__kernel void rms_norm_vec(__global const float *x_, ulong x_off, __global const float *weight, ulong weight_off,
+                           __global float *y_, ulong y_off, __global float *rstd, ulong rstd_off, uint rows, uint dim,
+                           uint ld, float eps)
+{
+    uint first = get_global_id(0) * ROWS;
+    uint last = min(first + ROWS, rows);
+    weight += weight_off;
+    for (uint r = first; r < last; ++r) {
+        __global const float *x = x_ + x_off + (size_t)r * ld;
+        __global float *y = y_ + y_off + (size_t)r * dim;
+        float16 acc = (float16)(0.0f);
+        float rest = 0.0f;
+        uint d = 0;
+        for (; d + 16 <= dim; d += 16) {
+            float16 v = vload16(0, x + d);
+            acc = fma(v, v, acc);
+        }
+        for (; d < dim; ++d)
+            rest = fma(x[d], x[d], rest);
+        float rs = 1.0f / sqrt((sum16(acc) + rest) / (float)dim + eps);
+        for (d = 0; d + 16 <= dim; d += 16)
+            vstore16(vload16(0, x + d) * rs * vload16(0, weight + d), 0, y + d);
+        for (; d < dim; ++d)
+            y[d] = x[d] * rs * weight[d];
+#if HAS_RSTD
+        rstd[rstd_off + r] = rs;
+#endif
+    }
+}
+
+__kernel void rms_norm_backward_vec(__global const float *x_, ulong x_off, __global const float *weight,
+                                    ulong weight_off, __global const float *rstd, ulong rstd_off,
+                                    __global const float *dy_, ulong dy_off, __global float *dx_, ulong dx_off,
+                                    __global float *partial, ulong partial_off, uint rows, uint dim, uint ld)
+{
+    uint first = get_global_id(0) * ROWS;
+    uint last = min(first + ROWS, rows);
+    if (first >= rows)
+        return;
+    weight += weight_off;
+    __global float *dweight = partial + partial_off + get_global_id(0) * dim;
+    for (uint d = 0; d < dim; ++d)
+        dweight[d] = 0.0f;
+
+    for (uint r = first; r < last; ++r) {
+        __global const float *x = x_ + x_off + (size_t)r * ld, *dy = dy_ + dy_off + (size_t)r * dim;
+        __global float *dx = dx_ + dx_off + (size_t)r * ld;
+        float rs = rstd[rstd_off + r];
+        float16 acc = (float16)(0.0f);
+        float rest = 0.0f;
+        uint d = 0;
+        for (; d + 16 <= dim; d += 16) {
+            float16 upx = vload16(0, dy + d) * (vload16(0, x + d) * rs);
+            acc = fma(upx, vload16(0, weight + d), acc);
+            vstore16(vload16(0, dweight + d) + upx, 0, dweight + d);
+        }
+        for (; d < dim; ++d) {
+            float upx = dy[d] * (x[d] * rs);
+            rest = fma(upx, weight[d], rest);
+            dweight[d] += upx;
+        }
+        float c = (sum16(acc) + rest) / (float)dim;
+        for (d = 0; d + 16 <= dim; d += 16) {
+            float16 g = vload16(0, dy + d) * vload16(0, weight + d);
+            vstore16(rs * (g - vload16(0, x + d) * rs * c), 0, dx + d);
+        }
+        for (; d < dim; ++d)
+            dx[d] = rs * (dy[d] * weight[d] - x[d] * rs * c);
+    }
+}
+
+// ---- simt -------------------------------------------------------------------------------------------------------
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+rms_norm_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off, __global float *y,
+              ulong y_off, __global float *rstd, ulong rstd_off, uint rows, uint dim, uint ld, float eps)
+{
+    __local float scratch[WG];
+    size_t r = get_group_id(0);
+    uint lane = get_local_id(0);
+    x += x_off + r * ld;
+    y += y_off + r * dim;
+    float squares = 0.0f;
+    for (uint d = lane; d < dim; d += WG)
+        squares = fma(x[d], x[d], squares);
+    float rs = 1.0f / sqrt(group_sum(scratch, squares) / (float)dim + eps);
+    for (uint d = lane; d < dim; d += WG)
+        y[d] = x[d] * rs * weight[weight_off + d];
+#if HAS_RSTD
+    if (lane == 0)
+        rstd[rstd_off + r] = rs;
+#endif
+}
+
+// First WG / ROWS lanes per row find the row's average, then a lane per column walks the rows.
+#define LANES (WG / ROWS)
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+rms_norm_backward_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off,
+                       __global const float *rstd, ulong rstd_off, __global const float *dy, ulong dy_off,
+                       __global float *dx, ulong dx_off, __global float *partial, ulong partial_off, uint rows,
+                       uint dim, uint ld)
+{
+    __local float sums[WG];
+    __local float2 row[ROWS]; // rstd, average(g * xhat)
+    uint lane = get_local_id(0);
+    size_t first = (size_t)get_group_id(0) * ROWS;
+    uint count = min((uint)ROWS, (uint)(rows - first));
+    x += x_off + first * ld;
+    dx += dx_off + first * ld;
+    dy += dy_off + first * dim;
+    weight += weight_off;
+
+    uint mine = lane / LANES;
+    float rs = 0.0f, sum = 0.0f;
+    if (mine < count) {
+        rs = rstd[rstd_off + first + mine];
+        for (uint d = lane % LANES; d < dim; d += LANES)
+            sum = fma(dy[(size_t)mine * dim + d] * weight[d], x[(size_t)mine * ld + d] * rs, sum);
+    }
+    sums[lane] = sum;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (lane % LANES == 0) {
+        for (uint i = 1; i < LANES; ++i)
+            sum += sums[lane + i];
+        row[mine] = (float2)(rs, sum / (float)dim);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    partial += partial_off + (size_t)get_group_id(0) * dim;
+    for (uint d = lane; d < dim; d += WG) {
+        float dweight = 0.0f, w = weight[d];
+        for (uint r = 0; r < count; ++r) {
+            float2 s = row[r];
+            float up = dy[(size_t)r * dim + d], xhat = x[(size_t)r * ld + d] * s.x;
+            dx[(size_t)r * ld + d] = s.x * (up * w - xhat * s.y);
+            dweight = fma(up, xhat, dweight);
+        }
+        partial[d] = dweight;
+    }
+}
