@@ -1,0 +1,227 @@
+// masked_attention for CPUs:
+//
+//     out[b,i,h,:] = sum_j p_ij v[b,j,h',:],  p_i = softmax_j(scale * q[b,i,h,:] . k[b,j,h',:]),  lse[b,i,h]
+//
+// One work-item per (query tile, head, batch element); global size (ceil(S / QUERIES), H, B). It walks the visible
+// blocks of 64 keys with a running maximum and sum per row (online softmax); nothing of size S x T is stored.
+//
+//     scores, transposed                       values
+//            QUERIES lanes                             DV lanes
+//           +-------------+                           +---------+
+//     64    | k (spread)  |   exp2, sum    QUERIES    | p (spr.) |   v rows are the vectors,
+//     keys  | x q^T (vec) |   ------->     rows       | x v (vec)|   p is spread
+//           +-------------+                           +---------+
+//
+// With a query per lane the softmax never reduces across lanes, and k and v are read in their natural layout: only the
+// query tile is transposed, once. Scores carry log2(e), so that exp2 serves.
+#include "masked_attention_vec.clh"
+
+#ifndef QUERIES
+#define QUERIES 32 // queries of a work-item, a multiple of 32 and of TILE_ROWS (32, 64)
+#endif
+#ifndef OUT_DTYPE
+#define OUT_DTYPE F32 // storage of out
+#endif
+#ifndef HAS_LSE
+#define HAS_LSE 1 // lse is written
+#endif
+
+#define LANES (QUERIES / 16) // vectors of queries
+
+// o[0 .. QUERIES)[0 .. DVP) = o * alpha + p * v over one key block. p is [KEYS][QUERIES].
+#define ADD_VALUES(V, column)                                                                                          \
+    for (int i = 0; i < QUERIES; i += TILE_ROWS) {                                                                     \
+        float16 c[TILE_ROWS][V];                                                                                       \
+        _Pragma("unroll") for (int r = 0; r < TILE_ROWS; ++r)                                                          \
+            _Pragma("unroll") for (int u = 0; u < V; ++u)                                                              \
+                c[r][u] = vload16(u, o + (i + r) * DVP + (column)) * (float16)(alpha[i + r]);                          \
+        TILE_PRODUCT(V, c, KEYS, p + i, 1, QUERIES, v + (column), DVP)                                                 \
+        TILE_STORE(V, c, o + i * DVP + (column), DVP)                                                                  \
+    }
+
+inline void add_values(float *o, const float *alpha, const float *p, const float *v)
+{
+    for (int column = 0; column + 32 <= DVP; column += 32)
+        ADD_VALUES(2, column)
+#if DVP % 32
+    ADD_VALUES(1, DVP - 16)
+#endif
+}
+
+// s[KEYS][QUERIES] = k q^T, -inf where the words' bits are off; `top` becomes each query's maximum.
+inline void score_block(float *s, float16 *top, const float *k, const float *qt, const uint *words, bool all)
+{
+    for (int lane = 0; lane < LANES; lane += 2) {
+        float16 top0 = (float16)(-INFINITY), top1 = top0;
+        for (int j = 0; j < KEYS; j += TILE_ROWS) {
+            float16 c[TILE_ROWS][2];
+            TILE_ZERO(2, c)
+            TILE_PRODUCT(2, c, D, k + j * DP, DP, 1, qt + lane * 16, QUERIES)
+            if (!all) {
+                uint16 w0 = vload16(lane, words + j / 32 * QUERIES), w1 = vload16(lane + 1, words + j / 32 * QUERIES);
+#pragma unroll
+                for (int r = 0; r < TILE_ROWS; ++r) {
+                    uint16 bit = (uint16)(1u << ((j + r) & 31));
+                    c[r][0] = (w0 & bit) != (uint16)(0) ? c[r][0] : (float16)(-INFINITY);
+                    c[r][1] = (w1 & bit) != (uint16)(0) ? c[r][1] : (float16)(-INFINITY);
+                }
+            }
+#pragma unroll
+            for (int r = 0; r < TILE_ROWS; ++r) {
+                top0 = MAX_OF(c[r][0], top0);
+                top1 = MAX_OF(c[r][1], top1);
+            }
+            TILE_STORE(2, c, s + j * QUERIES + lane * 16, QUERIES)
+        }
+        top[lane] = top0;
+        top[lane + 1] = top1;
+    }
+}
+
+#if DROPOUT
+// Bits of the keys that dropout keeps, as VISIBLE_KEYS lays them out. Row i's block of dropout words is
+// first + i * step; a counter serves keys c, c+16, c+32 and c+48 of 16 rows at once.
+inline void keep_words(uint *words, ulong first, ulong step, uint stream, ulong seed, uint threshold)
+{
+    uint low[QUERIES], high[QUERIES];
+    for (int i = 0; i < QUERIES; ++i) {
+        ulong counter = (first + i * step) * 16;
+        low[i] = (uint)counter;
+        high[i] = (uint)(counter >> 32);
+    }
+    for (int lane = 0; lane < LANES; ++lane) {
+        uint16 base = vload16(lane, low), top = vload16(lane, high);
+        uint16 w0 = (uint16)(0), w1 = w0;
+        for (int c = 0; c < 16; ++c) {
+            uint16 c0 = base + (uint)c, c1 = top, c2 = (uint16)(stream), c3 = (uint16)(0);
+            PHILOX_BODY(uint16, c0, c1, c2, c3, seed)
+            uint16 bit = (uint16)(1u << c);
+            w0 |= DROPOUT_KEEP(c0, threshold) ? bit : (uint16)(0);
+            w0 |= DROPOUT_KEEP(c1, threshold) ? bit << 16u : (uint16)(0);
+            w1 |= DROPOUT_KEEP(c2, threshold) ? bit : (uint16)(0);
+            w1 |= DROPOUT_KEEP(c3, threshold) ? bit << 16u : (uint16)(0);
+        }
+        vstore16(w0, lane, words);
+        vstore16(w1, lane, words + QUERIES);
+    }
+}
+#endif
+
+// s becomes the weights exp2(s - top), dropped ones 0; returns the queries' sums before dropout.
+inline float16 weigh_block(float *s, int lane, float16 top, const uint *keep)
+{
+    float16 sum0 = (float16)(0.0f), sum1 = sum0;
+    for (int half_block = 0; half_block < 2; ++half_block) {
+        float *p = s + half_block * 32 * QUERIES + lane * 16;
+#if DROPOUT
+        uint16 word = vload16(lane, keep + half_block * QUERIES);
+#endif
+#pragma unroll 4
+        for (int j = 0; j < 32; j += 2) {
+            float16 x = exp2_fast16(vload16(0, p + j * QUERIES) - top);
+            float16 y = exp2_fast16(vload16(0, p + (j + 1) * QUERIES) - top);
+            sum0 += x;
+            sum1 += y;
+#if DROPOUT
+            x = (word & (uint16)(1u << j)) != (uint16)(0) ? x : (float16)(0.0f);
+            y = (word & (uint16)(2u << j)) != (uint16)(0) ? y : (float16)(0.0f);
+#endif
+            vstore16(x, 0, p + j * QUERIES);
+            vstore16(y, 0, p + (j + 1) * QUERIES);
+        }
+    }
+    return sum0 + sum1;
+}
+
+// out rows [QUERIES] at stride H * DV; sums and tops per query. A row without keys (sum 0) gives zeros and +inf.
+inline void store_rows(__global ELEM(OUT_DTYPE) *out, __global float *lse, int rows, const float *o, const float *sum,
+                       const float *top, float dropout_scale)
+{
+    for (int i = 0; i < rows; ++i) {
+        bool empty = sum[i] == 0.0f;
+        float scale = empty ? 0.0f : dropout_scale / sum[i];
+#if HAS_LSE
+        lse[(ulong)i * H] = empty ? INFINITY : (top[i] + log2(sum[i])) * LN_2;
+#endif
+        ulong at = (ulong)i * (H * DV);
+        for (int c = 0; c < DV; ++c)
+            STORE(OUT_DTYPE, out, at + c, o[i * DVP + c] * scale);
+    }
+}
+
+__kernel void masked_attention_vec(__global const ELEM(DTYPE) *q_, ulong q_off, __global const ELEM(DTYPE) *k_,
+                                   ulong k_off, __global const ELEM(DTYPE) *v_, ulong v_off,
+                                   __global const MASK_ELEM *mask_, ulong mask_off, __global const int *ks_,
+                                   ulong ks_off, __global const int *ke_, ulong ke_off, __global ELEM(OUT_DTYPE) *out_,
+                                   ulong out_off, __global float *lse_, ulong lse_off, int S, int T, float scale,
+                                   uint threshold, float dropout_scale, uint stream, ulong seed)
+{
+    const int i0 = get_global_id(0) * QUERIES, h = get_global_id(1), b = get_global_id(2);
+    const int rows = min(QUERIES, S - i0);
+    const ulong row0 = (ulong)b * S + i0; // the tile's first row of [B,S]
+    __global const ELEM(DTYPE) *q = q_ + q_off + (row0 * H + h) * D;
+    __global const ELEM(DTYPE) *k = k_ + k_off + ((ulong)b * T * HK + h / GROUP) * D;
+    __global const ELEM(DTYPE) *v = v_ + v_off + ((ulong)b * T * HK + h / GROUP) * DV;
+
+    // Vector arrays, so that they are aligned to whole vectors.
+    float16 qt_[DP * LANES], p_[KEYS * LANES], k_block_[KEYS * DP / 16], v_block_[KEYS * DVP / 16];
+    float16 o_[QUERIES * DVP / 16];
+    float *qt = (float *)qt_, *p = (float *)p_, *k_block = (float *)k_block_, *v_block = (float *)v_block_;
+    float *o = (float *)o_;
+    float16 top[LANES], sum[LANES], alpha[LANES];
+    uint16 words[2 * LANES], keep[2 * LANES];
+    int start[QUERIES], end[QUERIES];
+
+    int first = T, last = 0; // the keys that any of the rows sees
+    for (int i = 0; i < QUERIES; ++i) {
+        int2 range = (int2)(0, 0);
+        if (i < rows)
+            range = row_range(i0 + i, S, T, ks_ + ks_off + (ulong)b * S, ke_ + ke_off + (ulong)b * S);
+        start[i] = range.x;
+        end[i] = range.y;
+        if (range.x < range.y) {
+            first = min(first, range.x);
+            last = max(last, range.y);
+        }
+    }
+
+    {
+        float16 rows_[QUERIES * DP / 16];
+        LOAD_ROWS(DTYPE, D, H, (float *)rows_, q, 0, rows, QUERIES, scale)
+        transpose_rows((float *)rows_, DP, qt, QUERIES, LANES, DP);
+    }
+    for (int lane = 0; lane < LANES; ++lane) {
+        top[lane] = (float16)(-INFINITY);
+        sum[lane] = (float16)(0.0f);
+    }
+    for (int i = 0; i < QUERIES; ++i)
+        zero_row(o + i * DVP, DVP);
+
+    for (int j0 = first / KEYS * KEYS; j0 < last; j0 += KEYS) {
+        visible_keys seen;
+        VISIBLE_KEYS(QUERIES, seen, ((uint *)words), start, end, rows,
+                     (mask_ + mask_off + row0 * MASK_ROW(T)), j0, T)
+        if (seen.none)
+            continue;
+        int keys = min(KEYS, T - j0);
+        LOAD_ROWS(DTYPE, D, HK, k_block, k, j0, keys, KEYS, 1.0f)
+        LOAD_ROWS(DTYPE, DV, HK, v_block, v, j0, keys, KEYS, 1.0f)
+#if DROPOUT
+        keep_words((uint *)keep, (((ulong)b * H + h) * S + i0) * ((T + 63) / 64) + j0 / 64, (T + 63) / 64, stream, seed,
+                   threshold);
+#endif
+        float16 block_top[LANES];
+        score_block(p, block_top, k_block, qt, (uint *)words, seen.all);
+        for (int lane = 0; lane < LANES; ++lane) {
+            float16 higher = MAX_OF(block_top[lane], top[lane]);
+            // A row that has seen no key yet keeps -inf; subtracting 0 instead gives it weights of 0, not NaN.
+            float16 base = higher == (float16)(-INFINITY) ? (float16)(0.0f) : higher;
+            alpha[lane] = exp2_fast16(top[lane] - base);
+            sum[lane] = sum[lane] * alpha[lane] + weigh_block(p, lane, base, (uint *)keep);
+            top[lane] = higher;
+        }
+        add_values(o, (float *)alpha, p, v_block);
+    }
+    store_rows(out_ + out_off + (row0 * H + h) * DV, lse_ + lse_off + row0 * H + h, rows, o, (float *)sum,
+               (float *)top, dropout_scale);
+}
