@@ -17,7 +17,7 @@ extern const cldsa_op cldsa_op_keep_rows;
 /* gemm */
 /* indexer_scores */
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
-/* masked_attention */
+extern const cldsa_op cldsa_op_masked_attention, cldsa_op_masked_attention_backward;
 /* moe */
 extern const cldsa_op cldsa_op_moe_route;
 extern const cldsa_op cldsa_op_moe_route_backward;
@@ -47,7 +47,8 @@ const cldsa_op *const cldsa_catalogue[] = {
     /* indexer_scores */
     &cldsa_op_layer_norm,
     &cldsa_op_layer_norm_backward,
-    /* masked_attention */
+    &cldsa_op_masked_attention,
+    &cldsa_op_masked_attention_backward,
     /* moe */
     &cldsa_op_moe_route,
     &cldsa_op_moe_route_backward,

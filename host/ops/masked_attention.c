@@ -1,0 +1,576 @@
+/* masked_attention and its backward pass: softmax(q k^T) v over the keys that a mask or range leaves visible. */
+#include "host/ops/op.h"
+#include "host/ops/philox.h"
+
+#include <cldsa/masked_attention.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const dims[] = {"B", "S", "H", "D", "T", "Hk", "Dv", NULL};
+enum { B, S, H, D, T, HK, DV };
+
+static const char *const range_names[] = {"all", "causal", "rows", NULL};
+
+typedef cldsa_masked_attention_args forward_args;
+typedef cldsa_masked_attention_backward_args backward_args;
+
+enum { KEYS = 64 }; /* of a tile, and of a block of dropout words */
+
+/* What both operations know about a call. */
+typedef struct attention_call {
+    const cldsa_tensor *q, *k, *v, *mask, *ks, *ke, *lse;
+    cldsa_range range;
+    float softmax_scale, dropout_p;
+    uint64_t seed;
+    uint32_t stream;
+} attention_call;
+
+#define ATTENTION_CALL(args)                                                                                           \
+    {                                                                                                                  \
+        &(args)->q, &(args)->k, &(args)->v, &(args)->mask, &(args)->ks, &(args)->ke, &(args)->lse, (args)->range,      \
+            (args)->softmax_scale, (args)->dropout_p, (args)->dropout_seed, (args)->dropout_stream                     \
+    }
+
+static double scale_of(const attention_call *call, int64_t d) {
+    return call->softmax_scale != 0 ? call->softmax_scale : 1 / sqrt((double)d);
+}
+
+static float dropout_scale(const attention_call *call) {
+    return 1.0f / (1.0f - call->dropout_p);
+}
+
+/* ---- checks and costs ---------------------------------------------------------------------------------------- */
+
+static cldsa_status check_call(const cldsa_run *run, const attention_call *call) {
+    if (run->dims[HK] > 0 && run->dims[H] % run->dims[HK] != 0)
+        return cldsa_fail(CLDSA_INVALID_SHAPE, "%s: k has %lld heads; they must divide q's %lld", run->op->name,
+                          (long long)run->dims[HK], (long long)run->dims[H]);
+    if (call->k->dtype != call->q->dtype || call->v->dtype != call->q->dtype)
+        return cldsa_fail(CLDSA_INVALID_DTYPE, "%s: q, k and v are %s, %s and %s; they must be the same", run->op->name,
+                          cldsa_dtype_name(call->q->dtype), cldsa_dtype_name(call->k->dtype),
+                          cldsa_dtype_name(call->v->dtype));
+    if (call->range == CLDSA_RANGE_ROWS && (!call->ks->mem || !call->ke->mem))
+        return cldsa_fail(CLDSA_MISSING_TENSOR, "%s: range \"rows\" needs ks and ke", run->op->name);
+    if (!(call->dropout_p >= 0 && call->dropout_p < 1))
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: dropout_p is %g; it must be at least 0 and below 1",
+                          run->op->name, (double)call->dropout_p);
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status check_forward(const cldsa_run *run) {
+    const attention_call call = ATTENTION_CALL((const forward_args *)run->args);
+    return check_call(run, &call);
+}
+
+static cldsa_status check_backward(const cldsa_run *run) {
+    const attention_call call = ATTENTION_CALL((const backward_args *)run->args);
+    return check_call(run, &call);
+}
+
+/* Pairs of a query and a key it sees, as far as the host knows: masks and row ranges count as dense. */
+static double visible_pairs(const cldsa_run *run, cldsa_range range) {
+    const double s = (double)run->dims[S], t = (double)run->dims[T];
+    double pairs = s * t;
+    if (range == CLDSA_RANGE_CAUSAL)
+        pairs = t >= s ? s * t - s * (s - 1) / 2 : t * (t + 1) / 2;
+    return pairs * (double)(run->dims[B] * run->dims[H]);
+}
+
+static double forward_flops(const cldsa_run *run) {
+    return 2 * visible_pairs(run, ((const forward_args *)run->args)->range) * (double)(run->dims[D] + run->dims[DV]);
+}
+
+static double backward_flops(const cldsa_run *run) {
+    return visible_pairs(run, ((const backward_args *)run->args)->range) *
+           (6 * (double)run->dims[D] + 4 * (double)run->dims[DV]);
+}
+
+static double tensor_bytes(const cldsa_tensor *tensor) {
+    return tensor->rank ? (double)cldsa_tensor_numel(tensor) * (double)cldsa_dtype_size(tensor->dtype) : 0;
+}
+
+static double forward_bytes(const cldsa_run *run) {
+    const forward_args *a = run->args;
+    return tensor_bytes(&a->q) + tensor_bytes(&a->k) + tensor_bytes(&a->v) + tensor_bytes(&a->mask) +
+           tensor_bytes(&a->out) + tensor_bytes(&a->lse);
+}
+
+static double backward_bytes(const cldsa_run *run) {
+    const backward_args *a = run->args;
+    return tensor_bytes(&a->q) + tensor_bytes(&a->k) + tensor_bytes(&a->v) + tensor_bytes(&a->mask) +
+           tensor_bytes(&a->out) + tensor_bytes(&a->lse) + tensor_bytes(&a->dout) + tensor_bytes(&a->dq) +
+           tensor_bytes(&a->dk) + tensor_bytes(&a->dv);
+}
+
+/* ---- reference ----------------------------------------------------------------------------------------------- */
+
+/* Positions of the tensors in the field tables; the first six are the same in both. */
+enum { F_Q, F_K, F_V, F_MASK, F_KS, F_KE, F_OUT, F_LSE, F_DOUT, F_DQ, F_DK, F_DV };
+
+typedef struct row_view {
+    const attention_call *call;
+    const int64_t *dims;
+    const cldsa_host_tensor *tensors;
+    int64_t b, i, h;
+} row_view;
+
+static bool row_sees(const row_view *row, int64_t j) {
+    const int64_t s = row->dims[S], t = row->dims[T], at = row->b * s + row->i;
+    if (row->call->range == CLDSA_RANGE_CAUSAL && j >= t - s + row->i + 1)
+        return false;
+    if (row->call->range == CLDSA_RANGE_ROWS && (j < row->tensors[F_KS].data[at] || j >= row->tensors[F_KE].data[at]))
+        return false;
+    const cldsa_host_tensor *mask = &row->tensors[F_MASK];
+    if (!mask->data)
+        return true;
+    if (mask->dtype == CLDSA_U8)
+        return mask->data[at * t + j] != 0;
+    return (uint32_t)mask->data[at * ((t + 31) / 32) + j / 32] >> (j % 32) & 1;
+}
+
+static const double *query_row(const row_view *row, int field, int64_t columns) {
+    return row->tensors[field].data + ((row->b * row->dims[S] + row->i) * row->dims[H] + row->h) * columns;
+}
+
+static const double *key_row(const row_view *row, int field, int64_t j, int64_t columns) {
+    const int64_t hk = row->h / (row->dims[H] / row->dims[HK]);
+    return row->tensors[field].data + ((row->b * row->dims[T] + j) * row->dims[HK] + hk) * columns;
+}
+
+static double dot(const double *x, const double *y, int64_t n) {
+    double sum = 0;
+    for (int64_t c = 0; c < n; ++c)
+        sum += x[c] * y[c];
+    return sum;
+}
+
+/* What dropout multiplies p_ij with: 0 or 1/(1-p). */
+static double dropout_factor(const row_view *row, int64_t j) {
+    if (row->call->dropout_p == 0)
+        return 1;
+    const uint64_t index = (uint64_t)((row->b * row->dims[H] + row->h) * row->dims[S] + row->i);
+    const uint64_t element = index * (uint64_t)cldsa_round_up(row->dims[T], KEYS) + (uint64_t)j;
+    const uint32_t word = cldsa_philox_element(element, row->call->stream, row->call->seed);
+    return word >= cldsa_dropout_threshold(row->call->dropout_p) ? dropout_scale(row->call) : 0;
+}
+
+/* Weights of one row before dropout, and its lse; all 0 and +inf for a row that sees no key. */
+static double row_weights(const row_view *row, double *p) {
+    const int64_t t = row->dims[T], d = row->dims[D];
+    double top = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < t; ++j) {
+        p[j] = row_sees(row, j) ? scale_of(row->call, d) * dot(query_row(row, F_Q, d), key_row(row, F_K, j, d), d)
+                                : -INFINITY;
+        top = p[j] > top ? p[j] : top;
+    }
+    for (int64_t j = 0; j < t; ++j) {
+        p[j] = p[j] == -INFINITY ? 0 : exp(p[j] - top);
+        sum += p[j];
+    }
+    for (int64_t j = 0; j < t && sum > 0; ++j)
+        p[j] /= sum;
+    return sum > 0 ? top + log(sum) : INFINITY;
+}
+
+#define FOR_EACH_ROW(row, dims)                                                                                        \
+    for ((row).b = 0; (row).b < (dims)[B]; ++(row).b)                                                                  \
+        for ((row).i = 0; (row).i < (dims)[S]; ++(row).i)                                                              \
+            for ((row).h = 0; (row).h < (dims)[H]; ++(row).h)
+
+static void forward_reference(const cldsa_reference_call *reference) {
+    const attention_call call = ATTENTION_CALL((const forward_args *)reference->args);
+    const int64_t *n = reference->dims;
+    double *p = calloc((size_t)n[T] + 1, sizeof *p);
+    row_view row = {.call = &call, .dims = n, .tensors = reference->tensors};
+    FOR_EACH_ROW(row, n) {
+        double *out = (double *)query_row(&row, F_OUT, n[DV]);
+        const double lse = row_weights(&row, p);
+        if (reference->tensors[F_LSE].data)
+            *(double *)query_row(&row, F_LSE, 1) = lse;
+        for (int64_t c = 0; c < n[DV]; ++c)
+            out[c] = 0;
+        for (int64_t j = 0; j < n[T]; ++j)
+            for (int64_t c = 0; c < n[DV] && p[j] != 0; ++c)
+                out[c] += p[j] * dropout_factor(&row, j) * key_row(&row, F_V, j, n[DV])[c];
+    }
+    free(p);
+}
+
+/* The softmax's own derivative, from p itself: neither out nor lse is read. */
+static void backward_reference(const cldsa_reference_call *reference) {
+    const attention_call call = ATTENTION_CALL((const backward_args *)reference->args);
+    const int64_t *n = reference->dims;
+    cldsa_host_tensor *tensors = reference->tensors;
+    const double scale = scale_of(&call, n[D]);
+    double *p = calloc((size_t)n[T] + 1, sizeof *p), *dp = calloc((size_t)n[T] + 1, sizeof *dp);
+    for (int64_t e = 0; e < n[B] * n[T] * n[HK] * n[D]; ++e)
+        tensors[F_DK].data[e] = 0;
+    for (int64_t e = 0; e < n[B] * n[T] * n[HK] * n[DV]; ++e)
+        tensors[F_DV].data[e] = 0;
+    row_view row = {.call = &call, .dims = n, .tensors = tensors};
+    FOR_EACH_ROW(row, n) {
+        const double *q = query_row(&row, F_Q, n[D]), *dout = query_row(&row, F_DOUT, n[DV]);
+        double *dq = (double *)query_row(&row, F_DQ, n[D]), mean = 0;
+        row_weights(&row, p);
+        for (int64_t j = 0; j < n[T]; ++j) {
+            dp[j] = p[j] == 0 ? 0 : dropout_factor(&row, j) * dot(dout, key_row(&row, F_V, j, n[DV]), n[DV]);
+            mean += p[j] * dp[j];
+        }
+        for (int64_t c = 0; c < n[D]; ++c)
+            dq[c] = 0;
+        for (int64_t j = 0; j < n[T]; ++j) {
+            const double ds = p[j] * (dp[j] - mean) * scale, weight = p[j] * dropout_factor(&row, j);
+            const double *k = key_row(&row, F_K, j, n[D]);
+            double *dk = (double *)key_row(&row, F_DK, j, n[D]), *dv = (double *)key_row(&row, F_DV, j, n[DV]);
+            if (p[j] == 0)
+                continue;
+            for (int64_t c = 0; c < n[D]; ++c) {
+                dq[c] += ds * k[c];
+                dk[c] += ds * q[c];
+            }
+            for (int64_t c = 0; c < n[DV]; ++c)
+                dv[c] += weight * dout[c];
+        }
+    }
+    free(p);
+    free(dp);
+}
+
+/* ---- kernels ------------------------------------------------------------------------------------------------- */
+
+/* Options of every kernel; those of the forward kernels come behind. */
+static void kernel_options(const cldsa_run *run, const attention_call *call, char *options, const char *more) {
+    cldsa_run_options(run, options, "-DD=%d -DDV=%d -DH=%d -DHK=%d -DDTYPE=%s -DMASK=%d -DRANGE=%d -DDROPOUT=%d %s",
+                      (int)run->dims[D], (int)run->dims[DV], (int)run->dims[H], (int)run->dims[HK],
+                      cldsa_dtype_macro(call->q->dtype),
+                      !call->mask->mem                ? 0
+                      : call->mask->dtype == CLDSA_U8 ? 1
+                                                      : 2,
+                      (int)call->range, call->dropout_p > 0, more);
+}
+
+static void forward_options(const cldsa_run *run, const attention_call *call, char *options) {
+    const forward_args *args = run->args;
+    char more[64];
+    snprintf(more, sizeof more, "-DOUT_DTYPE=%s -DHAS_LSE=%d", cldsa_dtype_macro(args->out.dtype),
+             args->lse.mem != NULL);
+    kernel_options(run, call, options, more);
+}
+
+#define INPUT_ARGS(args)                                                                                               \
+    CLDSA_ARG_TENSOR((args)->q), CLDSA_ARG_TENSOR((args)->k), CLDSA_ARG_TENSOR((args)->v),                             \
+        CLDSA_ARG_TENSOR((args)->mask), CLDSA_ARG_TENSOR((args)->ks), CLDSA_ARG_TENSOR((args)->ke)
+#define SHAPE_ARGS(run) CLDSA_ARG_I32((run)->dims[S]), CLDSA_ARG_I32((run)->dims[T])
+#define DROPOUT_ARGS(call)                                                                                             \
+    CLDSA_ARG_U32(cldsa_dropout_threshold((call)->dropout_p)), CLDSA_ARG_F32(dropout_scale(call)),                     \
+        CLDSA_ARG_U32((call)->stream), CLDSA_ARG_U64((call)->seed)
+
+static const double LOG2_E = 1.4426950408889634;
+
+static int64_t query_tiles(const cldsa_run *run, int64_t queries) {
+    return cldsa_ceil_div(run->dims[S], queries);
+}
+
+static cldsa_status enqueue_forward(cldsa_run *run, const char *kernel_name, int64_t queries, size_t group_size) {
+    const forward_args *args = run->args;
+    const attention_call call = ATTENTION_CALL(args);
+    char options[CLDSA_OPTIONS_MAX];
+    forward_options(run, &call, options);
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(run, kernel_name, options, &kernel));
+    const size_t global[] = {(size_t)query_tiles(run, queries) * group_size, (size_t)run->dims[H],
+                             (size_t)run->dims[B]};
+    const size_t local[] = {group_size, 1, 1};
+    return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
+                         CLDSA_ARG_TENSOR(args->lse), SHAPE_ARGS(run),
+                         CLDSA_ARG_F32(scale_of(&call, run->dims[D]) * LOG2_E), DROPOUT_ARGS(&call));
+}
+
+/* ---- vec ----------------------------------------------------------------------------------------------------- */
+
+/* A work-item's tiles lie on its thread's stack; beyond this the other variant is the safe one. */
+enum { VEC_STACK_BYTES = 2 << 20 };
+
+static bool fits_stack(const cldsa_run *run, int64_t queries) {
+    const int64_t columns = cldsa_round_up(run->dims[D], 16) + cldsa_round_up(run->dims[DV], 16);
+    return 4 * (3 * KEYS * columns + 2 * queries * columns + 2 * queries * KEYS) <= VEC_STACK_BYTES;
+}
+
+static bool vec_can_run(const cldsa_run *run) {
+    return fits_stack(run, 32);
+}
+
+static bool vec_legal(const cldsa_run *run, const int *tune) {
+    return tune[0] > 0 && tune[0] % 32 == 0 && KEYS % tune[1] == 0 && tune[0] % tune[1] == 0 &&
+           fits_stack(run, tune[0]);
+}
+
+static cldsa_status vec_forward(cldsa_run *run) {
+    return enqueue_forward(run, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
+}
+
+/* Work-items own key blocks; where heads alone do not keep the device busy, the keys are cut into chunks. */
+typedef struct chunk_plan {
+    int64_t chunks, blocks; /* blocks of KEYS keys in a chunk */
+} chunk_plan;
+
+static chunk_plan plan_chunks(const cldsa_run *run) {
+    const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    const int64_t blocks = cldsa_ceil_div(run->dims[T], KEYS), heads = run->dims[B] * run->dims[HK];
+    int64_t chunks = heads > 0 ? cldsa_ceil_div(units * cldsa_run_tune(run, "ITEMS_PER_UNIT"), heads) : 1;
+    chunks = chunks > blocks ? blocks : chunks;
+    chunks = chunks < 1 ? 1 : chunks;
+    const int64_t size = cldsa_ceil_div(blocks, chunks);
+    return (chunk_plan){.chunks = size > 0 ? cldsa_ceil_div(blocks, size) : 1, .blocks = size};
+}
+
+static size_t aligned(int64_t floats) {
+    return (size_t)cldsa_round_up(floats * 4, 256);
+}
+
+/* delta per chunk; with several chunks their copies of dq too. */
+static size_t delta_bytes(const cldsa_run *run, int64_t chunks) {
+    return aligned(chunks * run->dims[B] * run->dims[S] * run->dims[H]);
+}
+
+static void vec_backward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const chunk_plan plan = plan_chunks(run);
+    *preferred = delta_bytes(run, plan.chunks);
+    if (plan.chunks > 1)
+        *preferred += aligned(plan.chunks * run->dims[B] * run->dims[S] * run->dims[H] * run->dims[D]);
+    *minimum = delta_bytes(run, 1); /* then all keys are one chunk */
+}
+
+static cldsa_status vec_backward(cldsa_run *run) {
+    const backward_args *args = run->args;
+    const attention_call call = ATTENTION_CALL(args);
+    chunk_plan plan = plan_chunks(run);
+    size_t preferred, minimum;
+    vec_backward_workspace(run, &preferred, &minimum);
+    if (run->workspace_bytes < preferred)
+        plan = (chunk_plan){.chunks = 1, .blocks = cldsa_ceil_div(run->dims[T], KEYS)};
+
+    const int64_t rows = run->dims[B] * run->dims[S] * run->dims[H], count = rows * run->dims[D];
+    const cldsa_tensor delta = cldsa_run_scratch(run, 0, CLDSA_F32, plan.chunks * rows);
+    const cldsa_tensor parts =
+        plan.chunks == 1 ? args->dq
+                         : cldsa_run_scratch(run, delta_bytes(run, plan.chunks), CLDSA_F32, plan.chunks * count);
+    char options[CLDSA_OPTIONS_MAX];
+    kernel_options(run, &call, options, "");
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_vec", options, &kernel));
+    const size_t one[] = {1, 1, 1};
+    const size_t global[] = {(size_t)plan.chunks, (size_t)run->dims[HK], (size_t)run->dims[B]};
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, one, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
+                            CLDSA_ARG_TENSOR(args->lse), CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(parts),
+                            CLDSA_ARG_TENSOR(args->dk), CLDSA_ARG_TENSOR(args->dv), CLDSA_ARG_TENSOR(delta),
+                            SHAPE_ARGS(run), CLDSA_ARG_I32(plan.blocks), CLDSA_ARG_F32(scale_of(&call, run->dims[D])),
+                            DROPOUT_ARGS(&call)));
+    if (plan.chunks == 1)
+        return CLDSA_SUCCESS;
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_sum", options, &kernel));
+    const size_t sums = (size_t)cldsa_ceil_div(count, 16);
+    return CLDSA_ENQUEUE(&run->stream, kernel, 1, &sums, NULL, CLDSA_ARG_TENSOR(parts), CLDSA_ARG_TENSOR(args->dq),
+                         CLDSA_ARG_U64(count), CLDSA_ARG_I32(plan.chunks));
+}
+
+/* ---- simt ---------------------------------------------------------------------------------------------------- */
+
+enum { SIMT_GROUP = 256 };
+
+static int64_t simt_queries(const int *tune) {
+    return 16 * tune[0];
+}
+
+/* The three arrays of cl/masked_attention_simt.clh. */
+static bool simt_legal(const cldsa_run *run, const int *tune) {
+    const int64_t queries = simt_queries(tune), pad = 4, depth = 32;
+    int64_t stage = depth * (queries + KEYS + 2 * pad);
+    stage = stage > 64 * 64 ? stage : 64 * 64;
+    const int64_t bytes = 4 * (stage + queries * (KEYS + pad) + 16 * queries);
+    return (size_t)bytes <= cldsa_context_capabilities(run->ctx)->local_mem_bytes;
+}
+
+static void simt_defaults(const cldsa_run *run, int *tune) {
+    while (tune[0] > 1 && !simt_legal(run, tune))
+        tune[0] /= 2;
+}
+
+static bool simt_can_run(const cldsa_run *run) {
+    return simt_legal(run, (int[]){1}) && cldsa_context_device_info(run->ctx)->max_work_group_size >= SIMT_GROUP;
+}
+
+static cldsa_status simt_forward(cldsa_run *run) {
+    return enqueue_forward(run, "masked_attention_simt", simt_queries(run->tune), SIMT_GROUP);
+}
+
+static void simt_backward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    *preferred = *minimum = delta_bytes(run, 1);
+}
+
+static cldsa_status simt_backward(cldsa_run *run) {
+    const backward_args *args = run->args;
+    const attention_call call = ATTENTION_CALL(args);
+    const int64_t rows = run->dims[B] * run->dims[S] * run->dims[H];
+    const cldsa_tensor delta = cldsa_run_scratch(run, 0, CLDSA_F32, rows);
+    const size_t local[] = {SIMT_GROUP, 1, 1};
+    const cl_float scale = (cl_float)scale_of(&call, run->dims[D]);
+    char options[CLDSA_OPTIONS_MAX];
+    kernel_options(run, &call, options, "");
+    cldsa_kernel *kernel;
+
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_delta", options, &kernel));
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 1, &(size_t){(size_t)rows}, local, CLDSA_ARG_TENSOR(args->out),
+                            CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_U64(rows)));
+
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dq", options, &kernel));
+    const size_t query_groups[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * SIMT_GROUP, (size_t)run->dims[H],
+                                   (size_t)run->dims[B]};
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, query_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
+                            CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dq),
+                            SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call)));
+
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dkv", options, &kernel));
+    const size_t key_groups[] = {(size_t)cldsa_ceil_div(run->dims[T], KEYS) * SIMT_GROUP, (size_t)run->dims[HK],
+                                 (size_t)run->dims[B]};
+    return CLDSA_ENQUEUE(&run->stream, kernel, 3, key_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
+                         CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dk),
+                         CLDSA_ARG_TENSOR(args->dv), SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call));
+}
+
+/* ---- tables -------------------------------------------------------------------------------------------------- */
+
+static int prefer_vec_on_cpu(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->is_cpu && vec_can_run(run) ? 0 : 1;
+}
+
+#define TILE_ROWS_TUNABLE                                                                                              \
+    { "TILE_ROWS", 8, {4, 8, 16}, "rows of a register tile" }
+#define ROWS_TUNABLE                                                                                                   \
+    { "ROWS", 4, {1, 2, 4}, "query rows of a work-item" }
+
+static const cldsa_variant forward_vec = {
+    .name = "vec",
+    .file = "masked_attention_vec.cl",
+    .tunables = {{"QUERIES", 32, {32, 64, 128}, "queries of a work-item"}, TILE_ROWS_TUNABLE},
+    .can_run = vec_can_run,
+    .legal = vec_legal,
+    .enqueue = vec_forward,
+};
+
+static const cldsa_variant forward_simt = {
+    .name = "simt",
+    .file = "masked_attention_simt.cl",
+    .tunables = {ROWS_TUNABLE},
+    .can_run = simt_can_run,
+    .defaults = simt_defaults,
+    .legal = simt_legal,
+    .enqueue = simt_forward,
+};
+
+static const cldsa_variant backward_vec = {
+    .name = "vec",
+    .file = "masked_attention_backward_vec.cl",
+    .tunables = {{"QUERIES", 64, {32, 64, 128}, "queries of a step"},
+                 TILE_ROWS_TUNABLE,
+                 {"ITEMS_PER_UNIT", 2, {1, 2, 4}, "work-items wanted for each compute unit"}},
+    .can_run = vec_can_run,
+    .legal = vec_legal,
+    .workspace = vec_backward_workspace,
+    .enqueue = vec_backward,
+};
+
+static const cldsa_variant backward_simt = {
+    .name = "simt",
+    .file = "masked_attention_backward_simt.cl",
+    .tunables = {ROWS_TUNABLE},
+    .can_run = simt_can_run,
+    .defaults = simt_defaults,
+    .legal = simt_legal,
+    .workspace = simt_backward_workspace,
+    .enqueue = simt_backward,
+};
+
+#define PARAMS(A)                                                                                                      \
+    CLDSA_PARAM_ENUM(A, range, range_names, "which keys a row may see"),                                               \
+        CLDSA_PARAM(A, softmax_scale, FLOAT, 0, -1e30, 1e30, "0 means D^-1/2"),                                        \
+        CLDSA_PARAM(A, dropout_p, FLOAT, 0, 0, 1, "probability of dropping a weight"),                                 \
+        CLDSA_PARAM(A, dropout_seed, U64, 0, 0, 18446744073709551615.0, "seed of the dropout words"),                  \
+        CLDSA_PARAM(A, dropout_stream, U32, 0, 0, 4294967295.0, "stream of the dropout words"), {                      \
+        .name = NULL                                                                                                   \
+    }
+
+/* The tensors' order is that of F_Q, F_K, ... above. */
+static const cldsa_field forward_fields[] = {
+    CLDSA_IN(forward_args, q, "B S H D", CLDSA_ACCEPT_FLOAT, "queries"),
+    CLDSA_IN(forward_args, k, "B T Hk D", CLDSA_ACCEPT_FLOAT, "keys, in the dtype of q"),
+    CLDSA_IN(forward_args, v, "B T Hk Dv", CLDSA_ACCEPT_FLOAT, "values, in the dtype of q"),
+    CLDSA_IN_OPT(forward_args, mask, "B S #T", CLDSA_ACCEPT_MASK, "visible keys, bytes or bits"),
+    CLDSA_IN_OPT(forward_args, ks, "B S", CLDSA_ACCEPT_I32, "first visible key of a row"),
+    CLDSA_IN_OPT(forward_args, ke, "B S", CLDSA_ACCEPT_I32, "end of the visible keys of a row"),
+    CLDSA_OUT(forward_args, out, "B S H Dv", CLDSA_ACCEPT_FLOAT, "weighted values"),
+    CLDSA_OUT_OPT(forward_args, lse, "B S H", CLDSA_ACCEPT_F32, "log of the sum of exponentials; +inf without keys"),
+    PARAMS(forward_args),
+};
+
+static const cldsa_field backward_fields[] = {
+    CLDSA_IN(backward_args, q, "B S H D", CLDSA_ACCEPT_FLOAT, "queries"),
+    CLDSA_IN(backward_args, k, "B T Hk D", CLDSA_ACCEPT_FLOAT, "keys, in the dtype of q"),
+    CLDSA_IN(backward_args, v, "B T Hk Dv", CLDSA_ACCEPT_FLOAT, "values, in the dtype of q"),
+    CLDSA_IN_OPT(backward_args, mask, "B S #T", CLDSA_ACCEPT_MASK, "as given to the forward call"),
+    CLDSA_IN_OPT(backward_args, ks, "B S", CLDSA_ACCEPT_I32, "as given to the forward call"),
+    CLDSA_IN_OPT(backward_args, ke, "B S", CLDSA_ACCEPT_I32, "as given to the forward call"),
+    CLDSA_IN(backward_args, out, "B S H Dv", CLDSA_ACCEPT_F32, "of the forward call"),
+    CLDSA_IN(backward_args, lse, "B S H", CLDSA_ACCEPT_F32, "of the forward call"),
+    {.name = "dout",
+     .kind = CLDSA_FIELD_IN,
+     .at = offsetof(backward_args, dout),
+     .shape = "B S H Dv",
+     .dtypes = CLDSA_ACCEPT_F32,
+     .grad = "in.dout",
+     .help = "upstream gradient"},
+    CLDSA_OUT(backward_args, dq, "B S H D", CLDSA_ACCEPT_F32, "gradient of q"),
+    CLDSA_OUT(backward_args, dk, "B T Hk D", CLDSA_ACCEPT_F32, "gradient of k"),
+    CLDSA_OUT(backward_args, dv, "B T Hk Dv", CLDSA_ACCEPT_F32, "gradient of v"),
+    PARAMS(backward_args),
+};
+
+static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, NULL};
+static const cldsa_variant *const backward_variants[] = {&backward_vec, &backward_simt, NULL};
+
+const cldsa_op cldsa_op_masked_attention = {
+    .name = "masked_attention",
+    .summary = "attention over the keys that a mask or range leaves visible",
+    .args_size = sizeof(forward_args),
+    .dims = dims,
+    .fields = forward_fields,
+    .variants = forward_variants,
+    .choose = prefer_vec_on_cpu,
+    .check = check_forward,
+    .reference = forward_reference,
+    .flops = forward_flops,
+    .bytes = forward_bytes,
+    .tolerance_abs = 1e-5,
+    .tolerance_rel = 1e-5,
+};
+
+const cldsa_op cldsa_op_masked_attention_backward = {
+    .name = "masked_attention_backward",
+    .summary = "gradients of masked_attention",
+    .args_size = sizeof(backward_args),
+    .dims = dims,
+    .fields = backward_fields,
+    .variants = backward_variants,
+    .choose = prefer_vec_on_cpu,
+    .check = check_backward,
+    .reference = backward_reference,
+    .flops = backward_flops,
+    .bytes = backward_bytes,
+    .tolerance_abs = 4e-5,
+    .tolerance_rel = 4e-5,
+};
+
+CLDSA_DEFINE_OP(masked_attention)
+CLDSA_DEFINE_OP(masked_attention_backward)
