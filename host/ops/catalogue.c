@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Per stem: the operations of host/ops/STEM.c. */
-/* activation */
+extern const cldsa_op cldsa_op_activation, cldsa_op_activation_backward;
 extern const cldsa_op cldsa_op_adamw;
 /* controller */
 extern const cldsa_op cldsa_op_controller_moments;
@@ -12,7 +12,7 @@ extern const cldsa_op cldsa_op_controller_perplexity;
 extern const cldsa_op cldsa_op_controller_entropy;
 extern const cldsa_op cldsa_op_controller_k;
 extern const cldsa_op cldsa_op_keep_rows;
-/* cross_entropy */
+extern const cldsa_op cldsa_op_cross_entropy;
 /* embedding */
 /* gemm */
 /* indexer_scores */
@@ -33,7 +33,8 @@ extern const cldsa_op cldsa_op_rms_norm, cldsa_op_rms_norm_backward;
 /* topk */
 
 const cldsa_op *const cldsa_catalogue[] = {
-    /* activation */
+    &cldsa_op_activation,
+    &cldsa_op_activation_backward,
     &cldsa_op_adamw,
     /* controller */
     &cldsa_op_controller_moments,
@@ -41,7 +42,7 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_controller_entropy,
     &cldsa_op_controller_k,
     &cldsa_op_keep_rows,
-    /* cross_entropy */
+    &cldsa_op_cross_entropy,
     /* embedding */
     /* gemm */
     /* indexer_scores */

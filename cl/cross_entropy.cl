@@ -1,0 +1,175 @@
+// Softmax cross-entropy of rows with its gradient, one launch (host/ops/cross_entropy.c).
+//
+//   loss = log(sum of exp(x - max)) + max - x[label];   dlogits = grad_scale * (softmax - onehot(label))
+//   correct = 1 if x[label] is the row's largest, the lowest index deciding ties
+//
+// Three passes over a row: maximum; sum of exponentials, which are kept in dlogits where it is wanted; scaling. A label
+// outside 0 .. V-1 gives zeros. NaN anywhere, or +inf, makes the row's loss NaN, as it should be seen.
+// vec: a work-item takes ROWS rows. simt: a work-group per row. dlogits may be logits: what the label's logit is must be
+// known before the second pass writes.
+#include "math.clh"
+
+#ifndef ROWS
+#define ROWS 4 // rows per work-item, vec (1 .. 16)
+#endif
+#ifndef WG
+#define WG 256 // work-items per row, simt; a power of two (64 .. 256)
+#endif
+#ifndef HAS_CORRECT
+#define HAS_CORRECT 1
+#endif
+#ifndef HAS_GRADIENT
+#define HAS_GRADIENT 1
+#endif
+#include "rows.clh"
+
+#define CROSS_ENTROPY_ARGS                                                                                             \
+    __global const float *logits, ulong logits_off, __global const int *labels, ulong labels_off,                      \
+        __global float *row_loss, ulong row_loss_off, __global float *row_correct, ulong row_correct_off,              \
+        __global float *dlogits, ulong dlogits_off, uint rows, uint classes, float grad_scale
+
+// exp_fast gives 0 for NaN; here NaN has to stay.
+inline float16 exp_or_nan16(float16 x)
+{
+    return x != x ? x : exp_fast16(x);
+}
+
+inline float exp_or_nan(float x)
+{
+    return x != x ? x : exp_fast(x);
+}
+
+// ---- vec --------------------------------------------------------------------------------------------------------
+
+inline float row_max(__global const float *x, uint classes)
+{
+    float16 acc = (float16)(-INFINITY);
+    float best = -INFINITY;
+    uint j = 0;
+    for (; j + 16 <= classes; j += 16)
+        acc = MAX_OF(vload16(0, x + j), acc);
+    for (; j < classes; ++j)
+        best = MAX_OF(x[j], best);
+    return MAX_OF(max16(acc), best);
+}
+
+// Sum of exp(x - shift); leaves the terms in `terms` where the gradient is wanted.
+inline float row_exp(__global const float *x, __global float *terms, uint classes, float shift)
+{
+    float16 acc = (float16)(0.0f);
+    float rest = 0.0f;
+    uint j = 0;
+    for (; j + 16 <= classes; j += 16) {
+        float16 e = exp_or_nan16(vload16(0, x + j) - shift);
+        acc += e;
+#if HAS_GRADIENT
+        vstore16(e, 0, terms + j);
+#endif
+    }
+    for (; j < classes; ++j) {
+        float e = exp_or_nan(x[j] - shift);
+        rest += e;
+#if HAS_GRADIENT
+        terms[j] = e;
+#endif
+    }
+    return sum16(acc) + rest;
+}
+
+inline void row_scale(__global float *terms, uint classes, float scale)
+{
+    uint j = 0;
+    for (; j + 16 <= classes; j += 16)
+        vstore16(vload16(0, terms + j) * scale, 0, terms + j);
+    for (; j < classes; ++j)
+        terms[j] *= scale;
+}
+
+inline int is_first(__global const float *x, uint label, float best)
+{
+    if (x[label] != best)
+        return 0;
+    for (uint j = 0; j < label; ++j)
+        if (x[j] == best)
+            return 0;
+    return 1;
+}
+
+__kernel void cross_entropy_vec(CROSS_ENTROPY_ARGS)
+{
+    uint first = get_global_id(0) * ROWS, last = min(first + ROWS, rows);
+    for (uint r = first; r < last; ++r) {
+        __global const float *x = logits + logits_off + (size_t)r * classes;
+        __global float *terms = dlogits + dlogits_off + (size_t)r * classes;
+        int label = labels[labels_off + r];
+        float loss = 0.0f, correct = 0.0f;
+        if (label >= 0 && (uint)label < classes) {
+            float best = row_max(x, classes), own = x[label];
+#if HAS_CORRECT
+            correct = (float)is_first(x, (uint)label, best);
+#endif
+            float sum = row_exp(x, terms, classes, best);
+            loss = log(sum) + (best - own);
+#if HAS_GRADIENT
+            row_scale(terms, classes, grad_scale / sum);
+            terms[label] -= grad_scale;
+#endif
+        } else {
+#if HAS_GRADIENT
+            for (uint j = 0; j < classes; ++j)
+                terms[j] = 0.0f;
+#endif
+        }
+        row_loss[row_loss_off + r] = loss;
+#if HAS_CORRECT
+        row_correct[row_correct_off + r] = correct;
+#endif
+    }
+}
+
+// ---- simt -------------------------------------------------------------------------------------------------------
+
+// An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end.
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt(CROSS_ENTROPY_ARGS)
+{
+    __local float scratch[WG];
+    size_t r = get_group_id(0);
+    uint lane = get_local_id(0);
+    __global const float *x = logits + logits_off + r * classes;
+    __global float *terms = dlogits + dlogits_off + r * classes;
+    int label = labels[labels_off + r];
+    int scored = label >= 0 && (uint)label < classes;
+    float own = scored ? x[label] : 0.0f;
+
+    float best = -INFINITY;
+    for (uint j = lane; j < classes; j += WG)
+        best = MAX_OF(x[j], best);
+    best = group_max(scratch, best);
+
+    float sum = 0.0f, before = 0.0f; // `before` counts equals with a lower index
+    for (uint j = lane; j < classes; j += WG) {
+        float v = x[j], e = exp_or_nan(v - best);
+        sum += e;
+#if HAS_CORRECT
+        before += (int)j < label && v == best ? 1.0f : 0.0f;
+#endif
+#if HAS_GRADIENT
+        terms[j] = e;
+#endif
+    }
+    sum = group_sum(scratch, sum);
+#if HAS_CORRECT
+    before = group_sum(scratch, before);
+#endif
+#if HAS_GRADIENT
+    float scale = grad_scale / sum;
+    for (uint j = lane; j < classes; j += WG)
+        terms[j] = scored ? terms[j] * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f;
+#endif
+    if (lane == 0) {
+        row_loss[row_loss_off + r] = scored ? log(sum) + (best - own) : 0.0f;
+#if HAS_CORRECT
+        row_correct[row_correct_off + r] = scored && own == best && before == 0.0f ? 1.0f : 0.0f;
+#endif
+    }
+}
