@@ -16,6 +16,7 @@ extern const cldsa_op cldsa_op_cross_entropy;
 /* embedding */
 /* gemm */
 /* indexer_scores */
+extern const cldsa_op cldsa_op_indexer_scores;
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
 extern const cldsa_op cldsa_op_masked_attention, cldsa_op_masked_attention_backward;
 /* moe */
@@ -46,6 +47,7 @@ const cldsa_op *const cldsa_catalogue[] = {
     /* embedding */
     /* gemm */
     /* indexer_scores */
+    &cldsa_op_indexer_scores,
     &cldsa_op_layer_norm,
     &cldsa_op_layer_norm_backward,
     &cldsa_op_masked_attention,

@@ -1,0 +1,244 @@
+// Indexer scores on CPUs.
+//
+//   scores[b,i,j] = k_scale[b,j] * sum_h w[b,i,h] * relu(q[b,i,h,:] . k[b,j,h',:])      (relu of it if RELU_OUT)
+//   q [B,S,HEADS,DIM]   k [B,T,KEY_HEADS,DIM]   w [HEADS] or [B,S,HEADS]   scores [B,S,T]
+//
+// One work-item scores CHUNK queries against a panel of NR = 16 * NV keys:
+//
+//            panel, transposed once per work-item        the register tile, MR x NV vectors, of one head is a
+//            [heads][DIM][NR]                            plain product q k^T; relu, times w, added to `total`.
+//              +---- NR keys ----+                       Only the total of all heads is stored, so the scores of
+//     q rows   |                 |                       single heads never touch memory.
+//     MR ----> |  acc, total     |
+//              +-----------------+
+//
+// Tiles without a visible key are filled with -inf and cost nothing else; a panel is packed when first needed.
+// No barriers and no local memory. Enqueued by host/ops/indexer_scores.c over (T / NR, S / ROWS, B), ROWS being CHUNK in whole tiles.
+
+#include "dtype.clh"
+#include "indexer_scores.clh"
+
+#ifndef MR
+#define MR 6 // queries of a register tile (1 .. 14)
+#endif
+#ifndef NV
+#define NV 4 // float16 vectors of keys in a tile (1 .. 4)
+#endif
+#ifndef CHUNK
+#define CHUNK 256 // queries of a work-item, over which packing the panel is spread (64 .. 1024)
+#endif
+#ifndef PANEL_HEADS
+#define PANEL_HEADS 4 // heads packed at once when every head has its own key (1 .. HEADS)
+#endif
+
+#define NR (16 * NV)
+#define ROWS ((CHUNK + MR - 1) / MR * MR) // queries of a work-item: whole tiles
+#if KEY_HEADS == 1
+#define BLOCK_HEADS HEADS // one panel serves all heads
+#define PACKED_HEADS 1
+#elif PANEL_HEADS < HEADS
+#define BLOCK_HEADS PANEL_HEADS
+#define PACKED_HEADS PANEL_HEADS
+#else
+#define BLOCK_HEADS HEADS
+#define PACKED_HEADS HEADS
+#endif
+#define ONE_BLOCK (BLOCK_HEADS == HEADS)
+
+typedef __global const ELEM(Q_DTYPE) *keys_ptr;
+typedef __global const ELEM(Q_DTYPE) *queries_ptr;
+
+#define INTERLEAVE_LO(a, b)                                                                                            \
+    (float16)((a).s0, (b).s0, (a).s1, (b).s1, (a).s2, (b).s2, (a).s3, (b).s3, (a).s4, (b).s4, (a).s5, (b).s5, (a).s6,  \
+              (b).s6, (a).s7, (b).s7)
+#define INTERLEAVE_HI(a, b)                                                                                            \
+    (float16)((a).s8, (b).s8, (a).s9, (b).s9, (a).sa, (b).sa, (a).sb, (b).sb, (a).sc, (b).sc, (a).sd, (b).sd, (a).se,  \
+              (b).se, (a).sf, (b).sf)
+
+// Transposes 16 x 16: four perfect shuffles of the rows.
+inline void transpose16(float16 *r)
+{
+#pragma unroll
+    for (int stage = 0; stage < 4; ++stage) {
+        float16 t[16];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            t[2 * i] = INTERLEAVE_LO(r[i], r[i + 8]);
+            t[2 * i + 1] = INTERLEAVE_HI(r[i], r[i + 8]);
+        }
+#pragma unroll
+        for (int i = 0; i < 16; ++i)
+            r[i] = t[i];
+    }
+}
+
+// panel[d][NR] = keys[0 .. NR)[d], zeros behind the last of `count` keys. `stride` is the distance between keys.
+inline void pack_head(keys_ptr keys, size_t stride, int count, float16 *panel)
+{
+    for (int v = 0; v < NV; ++v) {
+        const int left = count - 16 * v;
+        for (int d = 0; d < DIM / 16 * 16; d += 16) {
+            float16 r[16];
+#pragma unroll
+            for (int j = 0; j < 16; ++j)
+                r[j] = j < left ? LOAD16(Q_DTYPE, keys, (16 * v + j) * stride + d) : (float16)(0.0f);
+            transpose16(r);
+#pragma unroll
+            for (int j = 0; j < 16; ++j)
+                panel[(d + j) * NV + v] = r[j];
+        }
+        for (int d = DIM / 16 * 16; d < DIM; ++d)
+            for (int j = 0; j < 16; ++j)
+                ((float *)panel)[d * NR + 16 * v + j] =
+                    j < left ? LOAD(Q_DTYPE, keys, (16 * v + j) * stride + d) : 0.0f;
+    }
+}
+
+// total[r] += w * relu(q . panel) for one head: queries row[r] from q on, weights likewise.
+inline void score_head(queries_ptr q, const int *row, __global const float *w, const float16 *panel,
+                       float16 total[MR][NV])
+{
+#if Q_IS_F32
+#define Q_AT(r, d) q[row[r] * (HEADS * DIM) + (d)]
+#else
+    // Widen the rows once, so that the loop below broadcasts from memory.
+    float wide[MR][DIM];
+    for (int r = 0; r < MR; ++r) {
+        for (int d = 0; d < DIM / 16 * 16; d += 16)
+            vstore16(LOAD16(Q_DTYPE, q, row[r] * (HEADS * DIM) + d), 0, &wide[r][d]);
+        for (int d = DIM / 16 * 16; d < DIM; ++d)
+            wide[r][d] = LOAD(Q_DTYPE, q, row[r] * (HEADS * DIM) + d);
+    }
+#define Q_AT(r, d) wide[r][d]
+#endif
+    float16 acc[MR][NV];
+#pragma unroll
+    for (int r = 0; r < MR; ++r)
+#pragma unroll
+        for (int v = 0; v < NV; ++v)
+            acc[r][v] = (float16)(0.0f);
+    for (int d = 0; d < DIM; ++d) {
+        float16 key[NV];
+#pragma unroll
+        for (int v = 0; v < NV; ++v)
+            key[v] = panel[d * NV + v];
+#pragma unroll
+        for (int r = 0; r < MR; ++r) {
+            const float16 x = (float16)(Q_AT(r, d));
+#pragma unroll
+            for (int v = 0; v < NV; ++v)
+                acc[r][v] = fma(x, key[v], acc[r][v]);
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < MR; ++r) {
+        const float16 weight = (float16)(w[W_PER_ROW ? row[r] * HEADS : 0]);
+#pragma unroll
+        for (int v = 0; v < NV; ++v)
+            total[r][v] = fma(weight, RELU16(acc[r][v]), total[r][v]);
+    }
+}
+
+// Scales, masks and stores one row of a tile. Lanes are keys j0 .. j0 + NR.
+inline void store_row(const float16 *total, const float16 *scale, int2 range, int j0, int T,
+                      __global ELEM(SCORES_DTYPE) *out)
+{
+    const int16 lane = (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#pragma unroll
+    for (int v = 0; v < NV; ++v) {
+        const int j = j0 + 16 * v;
+        float16 x = total[v] * scale[v];
+#if RELU_OUT
+        x = RELU16(x);
+#endif
+        if (j < range.x || j + 16 > range.y)
+            x = select((float16)(-INFINITY), x, (lane + j >= range.x) & (lane + j < range.y));
+        if (j + 16 <= T) {
+            STORE16(SCORES_DTYPE, out, 16 * v, x);
+        } else {
+            for (int l = 0; j + l < T; ++l)
+                STORE(SCORES_DTYPE, out, 16 * v + l, ((const float *)&x)[l]);
+        }
+    }
+}
+
+__kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(Q_DTYPE) *k_,
+                                 ulong k_off, __global const float *w_, ulong w_off, __global const float *k_scale_,
+                                 ulong k_scale_off, __global const int *ks_, ulong ks_off, __global const int *ke_,
+                                 ulong ke_off, __global ELEM(SCORES_DTYPE) *scores_, ulong scores_off, int S, int T)
+{
+    const int j0 = (int)get_global_id(0) * NR;
+    const int first = (int)get_global_id(1) * ROWS;
+    const size_t b = get_global_id(2);
+    if (j0 >= T || first >= S)
+        return;
+    const int last = min(first + ROWS, S);
+    const int count = min(NR, T - j0);
+    queries_ptr q = q_ + q_off + b * S * (HEADS * DIM);
+    keys_ptr k = k_ + k_off + (b * T + j0) * (KEY_HEADS * DIM);
+    __global const float *w = w_ + w_off + (W_PER_ROW ? b * S * HEADS : 0);
+    __global const int *ks = ks_ + ks_off + b * S;
+    __global const int *ke = ke_ + ke_off + b * S;
+    __global ELEM(SCORES_DTYPE) *scores = scores_ + scores_off + b * S * T + j0;
+
+    float16 scale[NV];
+    for (int v = 0; v < NV; ++v)
+        scale[v] = (float16)(1.0f);
+#if HAS_K_SCALE
+    for (int j = 0; j < count; ++j)
+        ((float *)scale)[j] = k_scale_[k_scale_off + b * T + j0 + j];
+#endif
+
+    float16 panel[PACKED_HEADS * DIM * NV];
+#if !ONE_BLOCK
+    float16 partial[ROWS * NV]; // totals of the heads so far
+#endif
+    for (int h0 = 0; h0 < HEADS; h0 += BLOCK_HEADS) {
+        const int heads = min(BLOCK_HEADS, HEADS - h0);
+        bool packed = false;
+        for (int i = first; i < last; i += MR) {
+            const int rows = min(MR, last - i);
+            const int2 seen = tile_range(ks, ke, i, rows, S, T);
+            if (j0 >= seen.y || j0 + count <= seen.x) {
+                if (h0 == 0)
+                    for (int r = 0; r < rows; ++r)
+                        for (int j = 0; j < count; ++j)
+                            STORE(SCORES_DTYPE, scores, (size_t)(i + r) * T + j, -INFINITY);
+                continue;
+            }
+            if (!packed) {
+                for (int h = 0; h < (KEY_HEADS == 1 ? 1 : heads); ++h)
+                    pack_head(k + (KEY_HEADS == 1 ? 0 : h0 + h) * DIM, KEY_HEADS * DIM, count, panel + h * DIM * NV);
+                packed = true;
+            }
+            // The last tile repeats its last row rather than reading behind the end.
+            int row[MR];
+            float16 total[MR][NV];
+#pragma unroll
+            for (int r = 0; r < MR; ++r) {
+                row[r] = min(r, rows - 1);
+#pragma unroll
+                for (int v = 0; v < NV; ++v)
+#if ONE_BLOCK
+                    total[r][v] = (float16)(0.0f);
+#else
+                    total[r][v] = h0 == 0 ? (float16)(0.0f) : partial[(i - first + row[r]) * NV + v];
+#endif
+            }
+            for (int h = 0; h < heads; ++h)
+                score_head(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, row,
+                           w + (W_PER_ROW ? (size_t)i * HEADS : 0) + h0 + h, panel + (KEY_HEADS == 1 ? 0 : h) * DIM * NV,
+                           total);
+#if !ONE_BLOCK
+            if (h0 + heads < HEADS) {
+                for (int r = 0; r < rows; ++r)
+                    for (int v = 0; v < NV; ++v)
+                        partial[(i - first + r) * NV + v] = total[r][v];
+                continue;
+            }
+#endif
+            for (int r = 0; r < rows; ++r)
+                store_row(total[r], scale, row_range(ks, ke, i + r, S, T), j0, T, scores + (size_t)(i + r) * T);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+/* What indexer_scores, its backward pass and select share on the host. */
+#ifndef CLDSA_OPS_INDEXER_SCORES_H
+#define CLDSA_OPS_INDEXER_SCORES_H
+
+#include <cldsa/indexer_scores.h>
+
+#include "host/ops/op.h"
+
+extern const cldsa_op cldsa_op_indexer_scores, cldsa_op_indexer_scores_backward;
+extern const char *const cldsa_range_names[];
+
+/* The inputs of a call, whichever of the operations it is for. */
+typedef struct cldsa_indexer_inputs {
+    const cldsa_tensor *q, *k, *w, *k_scale, *ks, *ke;
+    cldsa_range range;
+    bool relu_out;
+    int64_t B, S, T, H, Hk, D;
+} cldsa_indexer_inputs;
+
+#define CLDSA_INDEXER_INPUTS(a, dims)                                                                                  \
+    ((cldsa_indexer_inputs){&(a)->q, &(a)->k, &(a)->w, &(a)->k_scale, &(a)->ks, &(a)->ke, (a)->range, (a)->relu_out,   \
+                            (dims)[0], (dims)[1], (dims)[2], (dims)[3], (dims)[4], (dims)[5]})
+
+/* The first fields of the three operations' tables, in CLDSA_INDEXER_DIMS. */
+#define CLDSA_INDEXER_DIMS "B", "S", "T", "H", "Hk", "D"
+#define CLDSA_INDEXER_FIELDS(args)                                                                                     \
+    CLDSA_IN(args, q, "B S H D", CLDSA_ACCEPT_FLOAT, "queries"),                                                       \
+        CLDSA_IN(args, k, "B T Hk D", CLDSA_ACCEPT_FLOAT, "keys, one per head or (Hk = 1) one for all; dtype of q"),   \
+        CLDSA_IN(args, w, "H|B S H", CLDSA_ACCEPT_F32, "weights of the heads"),                                        \
+        CLDSA_IN_OPT(args, k_scale, "B T", CLDSA_ACCEPT_F32, "factor of a key's scores"),                              \
+        CLDSA_IN_OPT(args, ks, "B S", CLDSA_ACCEPT_I32, "first visible key, for range=rows"),                          \
+        CLDSA_IN_OPT(args, ke, "B S", CLDSA_ACCEPT_I32, "end of the visible keys, for range=rows")
+enum { CLDSA_INDEXER_NUM_INPUTS = 6 }; /* of the fields above */
+#define CLDSA_INDEXER_PARAMS(args)                                                                                     \
+    CLDSA_PARAM_ENUM(args, range, cldsa_range_names, "which keys a query sees"),                                       \
+        CLDSA_PARAM(args, relu_out, BOOL, 0, 0, 1, "relu of the weighted sum")
+
+/* What the field tables cannot say: Hk, dtypes, ks and ke, extents that fit the kernels' ints. */
+cldsa_status cldsa_indexer_check(const cldsa_run *run, const cldsa_indexer_inputs *in);
+
+/* Pairs of a query and a key it sees, as far as the host knows: ranges per row count as dense. */
+double cldsa_indexer_pairs(const cldsa_indexer_inputs *in);
+
+#endif
