@@ -5,6 +5,9 @@
  * cut its gradient off, so its parameters never move: "adaptive" k is a fixed function of the initial weights, and that
  * is reproduced here. The forms with a single factor come from `controller_use`; what they leave out is not computed.
  *
+ * In a causal model every row still uses the one ratio of its whole sequence, so the number of keys (not what they hold)
+ * depends on later tokens. That is how the controller is defined; a policy per row would not have it.
+ *
  * Some parameters (diversity_proj, out_proj, entropy_proj, the value rows of in_proj) take part in nothing. They
  * exist because the reference's files have them.
  */
@@ -114,6 +117,20 @@ static void place(cldsa_policy_layer *base, const cldsa_nn *nn, cldsa_arena *kep
     layer->qk = CLDSA_PLACE(scratch, CLDSA_F32, nn->batch, nn->seq_len, 2 * d);
 }
 
+/* The factors a form leaves out are read and weighted by zero: they must at least be numbers. */
+static cldsa_status prepare(cldsa_policy_layer *base, cldsa_nn *nn) {
+    controller_layer *layer = (controller_layer *)base;
+    const cldsa_tensor inputs[] = {layer->mean, layer->diversity, layer->perplexity, layer->variance, layer->entropy};
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; ++i) {
+        cl_int error = clEnqueueFillBuffer(nn->call.queue, inputs[i].mem, &(cl_float){0}, sizeof(cl_float),
+                                           inputs[i].offset * sizeof(float),
+                                           (size_t)cldsa_tensor_numel(&inputs[i]) * sizeof(float), 0, NULL, NULL);
+        if (error)
+            return cldsa_fail(error, "zeroing the controller's inputs failed");
+    }
+    return CLDSA_SUCCESS;
+}
+
 /* ---- forward -------------------------------------------------------------------------------------------------- */
 
 static cldsa_status measure_complexity(controller_layer *layer, cldsa_nn *nn, cldsa_tensor hidden) {
@@ -197,6 +214,7 @@ const cldsa_policy cldsa_policy_controller = {
     .wrapped = true,
     .declare = declare,
     .place = place,
+    .prepare = prepare,
     .forward = forward,
     .inspect = inspect,
 };
