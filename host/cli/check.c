@@ -182,11 +182,13 @@ static int take(void *user, int key, const char *value) {
 }
 
 static const char *verdict(const check_report *report) {
-    return *report->unsupported ? "unsupported" : check_passed(report) ? "ok" : "FAILED";
+    if (*report->unsupported && (report->count == 0 || check_passed(report)))
+        return "unsupported";
+    return check_passed(report) ? "ok" : "FAILED";
 }
 
 static void print_report(const char *path, const check_report *report) {
-    printf("%s: %s%s%s\n", path, verdict(report), *report->unsupported ? ": " : "", report->unsupported);
+    printf("%s: %s%s%s\n", path, verdict(report), *report->unsupported ? "; " : "", report->unsupported);
     for (size_t i = 0; i < report->count; ++i) {
         const check_row *row = &report->rows[i];
         printf("  %-36s %-24s error %-10.3g %8.3f of allowed  %s\n", row->what, row->tensor, row->error, row->ratio,
@@ -230,7 +232,7 @@ static int check_files(const check_options *options, const cli_session *session)
             int failure = cli_report(status);
             code = failure > code ? failure : code;
             ++failed;
-        } else if (*report.unsupported && (report.count == 0 || check_passed(&report))) {
+        } else if (strcmp(verdict(&report), "unsupported") == 0) {
             ++unsupported;
         } else if (check_passed(&report)) {
             ++passed;
