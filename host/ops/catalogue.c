@@ -13,7 +13,7 @@ extern const cldsa_op cldsa_op_controller_entropy;
 extern const cldsa_op cldsa_op_controller_k;
 extern const cldsa_op cldsa_op_keep_rows;
 extern const cldsa_op cldsa_op_cross_entropy;
-/* embedding */
+extern const cldsa_op cldsa_op_embedding, cldsa_op_embedding_backward;
 /* gemm */
 /* indexer_scores */
 extern const cldsa_op cldsa_op_indexer_scores;
@@ -44,7 +44,8 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_controller_k,
     &cldsa_op_keep_rows,
     &cldsa_op_cross_entropy,
-    /* embedding */
+    &cldsa_op_embedding,
+    &cldsa_op_embedding_backward,
     /* gemm */
     /* indexer_scores */
     &cldsa_op_indexer_scores,
