@@ -15,6 +15,7 @@ extern const cldsa_op cldsa_op_keep_rows;
 extern const cldsa_op cldsa_op_cross_entropy;
 extern const cldsa_op cldsa_op_embedding, cldsa_op_embedding_backward;
 /* gemm */
+extern const cldsa_op cldsa_op_gemm;
 /* indexer_scores */
 extern const cldsa_op cldsa_op_indexer_scores;
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
@@ -47,6 +48,7 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_embedding,
     &cldsa_op_embedding_backward,
     /* gemm */
+    &cldsa_op_gemm,
     /* indexer_scores */
     &cldsa_op_indexer_scores,
     &cldsa_op_layer_norm,

@@ -121,7 +121,7 @@ cldsa_status cldsa_op_workspace(cldsa_context *ctx, const cldsa_op *op, const vo
 static cldsa_status check_workspace(const cldsa_run *run) {
     size_t preferred, minimum;
     workspace_sizes(run, &preferred, &minimum);
-    if (minimum == 0)
+    if (minimum == 0 && (preferred == 0 || !run->workspace))
         return CLDSA_SUCCESS;
     if (!run->workspace || run->workspace_bytes < minimum)
         return cldsa_fail(
