@@ -32,7 +32,7 @@ extern const cldsa_op cldsa_op_rms_norm, cldsa_op_rms_norm_backward;
 /* rope */
 /* select */
 /* sparse_attention */
-/* topk */
+extern const cldsa_op cldsa_op_topk;
 
 const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_activation,
@@ -69,7 +69,7 @@ const cldsa_op *const cldsa_catalogue[] = {
     /* rope */
     /* select */
     /* sparse_attention */
-    /* topk */
+    &cldsa_op_topk,
     NULL,
 };
 
