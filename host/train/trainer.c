@@ -10,60 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-cldsa_run_config cldsa_run_config_default(void) {
-    return (cldsa_run_config){
-        .model = cldsa_config_default(),
-        .data = {.task = CLDSA_TASK_TEXT,
-                 .train_sequences = 1000,
-                 .validation_sequences = 200,
-                 .vocab = 1000,
-                 .pairs = 8,
-                 .distance = 0,
-                 .seq_len = 128},
-        .options = cldsa_train_options_default(),
-        .batch = 8,
-        .steps = 500,
-        .log_every = 10,
-        .evaluate_batches = 10,
-        .seed = 42,
-    };
-}
-
-struct cJSON *cldsa_run_config_to_json(const cldsa_run_config *config) {
-    cJSON *run = cJSON_CreateObject();
-    const cldsa_data_config *data = &config->data;
-    cJSON_AddItemToObject(run, "model", cldsa_config_to_json(&config->model));
-    cJSON_AddStringToObject(run, "task", cldsa_task_names[data->task]);
-    if (data->task == CLDSA_TASK_TEXT) {
-        cJSON_AddItemToObject(run, "text", cJSON_CreateStringArray(data->paths, data->num_paths));
-        cJSON_AddStringToObject(run, "split", cldsa_text_split_names[data->split]);
-    }
-    if (data->task == CLDSA_TASK_UNIFORM) {
-        cJSON_AddNumberToObject(run, "train_sequences", data->train_sequences);
-        cJSON_AddNumberToObject(run, "validation_sequences", data->validation_sequences);
-        cJSON_AddBoolToObject(run, "shifted_twice", data->shifted_twice);
-    }
-    if (data->task == CLDSA_TASK_RECALL) {
-        cJSON_AddNumberToObject(run, "pairs", data->pairs);
-        cJSON_AddNumberToObject(run, "distance", data->distance);
-    }
-    cJSON_AddNumberToObject(run, "seq_len", data->seq_len);
-    cJSON_AddNumberToObject(run, "batch", config->batch);
-    cJSON_AddNumberToObject(run, "steps", config->steps);
-    cJSON_AddNumberToObject(run, "seed", (double)config->seed);
-    cJSON_AddNumberToObject(run, "lr", config->options.lr);
-    cJSON_AddNumberToObject(run, "beta1", config->options.beta1);
-    cJSON_AddNumberToObject(run, "beta2", config->options.beta2);
-    cJSON_AddNumberToObject(run, "eps", config->options.eps);
-    cJSON_AddNumberToObject(run, "weight_decay", config->options.weight_decay);
-    cJSON_AddNumberToObject(run, "max_norm", config->options.max_norm);
-    cJSON_AddNumberToObject(run, "log_every", config->log_every);
-    cJSON_AddNumberToObject(run, "evaluate_every", config->evaluate_every);
-    cJSON_AddNumberToObject(run, "evaluate_batches", config->evaluate_batches);
-    cJSON_AddNumberToObject(run, "checkpoint_every", config->checkpoint_every);
-    return run;
-}
-
 /* A run in progress. */
 typedef struct trainer {
     const cldsa_run_config *config;

@@ -11,28 +11,9 @@
 #ifndef CLDSA_TRAINER_H
 #define CLDSA_TRAINER_H
 
-#include "host/nn/model.h"
-#include "host/train/data.h"
+#include "host/train/run_config.h"
 
 #include <signal.h>
-
-typedef struct cldsa_run_config {
-    cldsa_config model;
-    cldsa_data_config data;
-    cldsa_train_options options;
-    int batch;             /* sequences per step */
-    int steps;             /* updates in all */
-    int log_every;         /* steps between reading losses back */
-    int evaluate_every;    /* steps between evaluations; 0: only at the end */
-    int evaluate_batches;  /* validation batches per evaluation */
-    int checkpoint_every;  /* steps between checkpoints; 0: only at the end */
-    uint64_t seed;         /* of initialisation, data, dropout and noise alike */
-    const char *directory; /* made if missing */
-    bool resume;           /* continue from the newest checkpoint if there is one */
-} cldsa_run_config;
-
-/* Batch 8, 500 steps, losses read every 10, 10 validation batches, seed 42: the published protocol. */
-cldsa_run_config cldsa_run_config_default(void);
 
 enum { CLDSA_MAX_REPORTED_LAYERS = 64 };
 
@@ -63,9 +44,5 @@ typedef struct cldsa_run_hooks {
  */
 cldsa_status cldsa_train(cldsa_context *ctx, cl_command_queue queue, const cldsa_run_config *config,
                          const cldsa_run_hooks *hooks, cldsa_run_result *result);
-
-/* The run's settings as JSON, for state.json, result files and messages; a cJSON object, NULL without memory. */
-struct cJSON;
-struct cJSON *cldsa_run_config_to_json(const cldsa_run_config *config);
 
 #endif
