@@ -1,0 +1,211 @@
+/* cldsa experiment: the grid of runs, its table and its report. */
+#include "host/cli/cli.h"
+#include "host/cli/run_options.h"
+#include "host/cli/watch.h"
+#include "host/train/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_RECIPE = CLI_KEY, KEY_QUICK, KEY_LENGTHS, KEY_VARIANTS, KEY_SEEDS, KEY_OUT, KEY_FRESH };
+
+typedef struct experiment_options {
+    const char *device, *lengths, *variants, *seeds; /* lists as given; NULL until then */
+    bool json, quick;
+    int recipe;
+    cldsa_experiment_config config;
+    run_paths paths;
+} experiment_options;
+
+static const cli_option options_table[] = {
+    CLI_OPTION_DEVICE,
+    CLI_OPTION_JSON,
+    {KEY_RECIPE, "recipe", "NAME",
+     "causal: corrected (default); seed: as published, faults included (uniform tokens, no mask, labels shifted "
+     "twice)"},
+    {KEY_QUICK, "quick", NULL, "minutes instead of the full protocol"},
+    {KEY_LENGTHS, "lengths", "LIST", "sequence lengths, e.g. 64,128,256"},
+    {KEY_VARIANTS, "variants", "LIST", "e.g. dense,fixed25,fixed50,topk32,adaptive"},
+    {KEY_SEEDS, "seeds", "LIST", "e.g. 42,123,456"},
+    {KEY_OUT, "out", "DIR", "where results are stored; a rerun continues there (default cldsa-experiment)"},
+    {KEY_FRESH, "fresh", NULL, "throw away what --out holds of this grid"},
+    RUN_OPTIONS,
+    {0},
+};
+
+/* First pass: what the defaults depend on. */
+static int take_recipe(void *user, int key, const char *value) {
+    experiment_options *options = user;
+    if (key == KEY_RECIPE)
+        return cli_choice("recipe", value, cldsa_recipe_names, &options->recipe);
+    if (key == KEY_QUICK)
+        options->quick = true;
+    return CLI_GO;
+}
+
+static int take(void *user, int key, const char *value) {
+    experiment_options *options = user;
+    switch (key) {
+    case CLI_DEVICE:
+        options->device = value;
+        return CLI_GO;
+    case CLI_JSON:
+        options->json = true;
+        return CLI_GO;
+    case KEY_RECIPE:
+    case KEY_QUICK:
+        return CLI_GO;
+    case KEY_LENGTHS:
+        options->lengths = value;
+        return CLI_GO;
+    case KEY_VARIANTS:
+        options->variants = value;
+        return CLI_GO;
+    case KEY_SEEDS:
+        options->seeds = value;
+        return CLI_GO;
+    case KEY_OUT:
+        options->config.out = value;
+        return CLI_GO;
+    case KEY_FRESH:
+        options->config.fresh = true;
+        return CLI_GO;
+    default:
+        return run_options_take(&options->config.run, &options->paths, key, value);
+    }
+}
+
+/* Cuts "a,b,c" into items. CLI_GO or CLI_USAGE. */
+static int split_list(const char *option, const char *text, char items[][CLDSA_VARIANT_MAX], int *count) {
+    *count = 0;
+    for (;;) {
+        size_t length = strcspn(text, ",");
+        if (length == 0 || length >= CLDSA_VARIANT_MAX || *count == CLDSA_MAX_AXIS)
+            return cli_usage("--%s must be 1 to %d items with commas between them", option, CLDSA_MAX_AXIS);
+        memcpy(items[*count], text, length);
+        items[(*count)++][length] = 0;
+        if (!text[length])
+            return CLI_GO;
+        text += length + 1;
+    }
+}
+
+static int split_numbers(const char *option, const char *text, int64_t min, int64_t max, int64_t *numbers, int *count) {
+    char items[CLDSA_MAX_AXIS][CLDSA_VARIANT_MAX];
+    int code = split_list(option, text, items, count);
+    for (int i = 0; i < *count && code == CLI_GO; ++i)
+        code = cli_integer(option, items[i], min, max, &numbers[i]);
+    return code;
+}
+
+static int check_variants(const cldsa_experiment_config *config) {
+    for (int i = 0; i < config->num_variants; ++i) {
+        cldsa_config model = config->run.model;
+        if (cldsa_config_set_variant(&model, config->variants[i]) != CLDSA_SUCCESS)
+            return cli_usage("%s", cldsa_error_message());
+    }
+    return CLI_GO;
+}
+
+static int apply_lists(experiment_options *options) {
+    cldsa_experiment_config *config = &options->config;
+    int64_t numbers[CLDSA_MAX_AXIS];
+    int code = CLI_GO;
+    if (options->lengths) {
+        code = split_numbers("lengths", options->lengths, 2, 1 << 24, numbers, &config->num_lengths);
+        for (int i = 0; i < config->num_lengths && code == CLI_GO; ++i)
+            config->lengths[i] = (int)numbers[i];
+    }
+    if (options->seeds && code == CLI_GO) {
+        code = split_numbers("seeds", options->seeds, 0, INT64_C(1) << 53, numbers, &config->num_seeds);
+        for (int i = 0; i < config->num_seeds && code == CLI_GO; ++i)
+            config->seeds[i] = (uint64_t)numbers[i];
+    }
+    if (options->variants && code == CLI_GO)
+        code = split_list("variants", options->variants, config->variants, &config->num_variants);
+    return code == CLI_GO ? check_variants(config) : code;
+}
+
+static void announce(void *user, int number, int count, const cldsa_cell *cell, const char *variant, bool stored) {
+    cli_watch *watch = user;
+    char label[96];
+    cli_watch_end(watch);
+    snprintf(label, sizeof label, "[%d/%d] S=%d %s seed %llu", number + 1, count, cell->length, variant,
+             (unsigned long long)cell->seed);
+    if (stored)
+        fprintf(stderr, "%s: finished before, validation loss %.4f\n", label, cell->result.validation_loss);
+    else
+        cli_watch_begin(watch, label);
+}
+
+static int print_tables(const experiment_options *options, const cldsa_experiment_result *result) {
+    const cldsa_experiment_config *config = &options->config;
+    char *text;
+    cldsa_status status = cldsa_report_write(config, result);
+    if (status == CLDSA_SUCCESS)
+        status =
+            options->json ? cldsa_report_json(config, result, &text) : cldsa_report_markdown(config, result, &text);
+    if (status != CLDSA_SUCCESS)
+        return cli_report(status);
+    fputs(text, stdout);
+    free(text);
+    char *out = realpath(config->out, NULL);
+    fprintf(options->json ? stderr : stdout, "\nreport: %s/report.html\n", out ? out : config->out);
+    free(out);
+    return CLI_OK;
+}
+
+static int run_experiment(experiment_options *options) {
+    cli_session session;
+    cldsa_status status = cli_session_open(options->device, false, &session);
+    if (status != CLDSA_SUCCESS)
+        return cli_report(status);
+    cli_watch watch;
+    cli_watch_begin(&watch, "");
+    cldsa_experiment_hooks hooks = {.cell = announce, .user = &watch, .run = cli_watch_hooks(&watch)};
+    cldsa_experiment_result *result = NULL;
+    status = cldsa_experiment_run(session.ctx, session.queue, &options->config, &hooks, &result);
+    cli_watch_end(&watch);
+    cli_session_close(&session);
+    if (status != CLDSA_SUCCESS) {
+        int code = cli_report(status);
+        if (status == CLDSA_INTERRUPTED)
+            fprintf(stderr, "cldsa: the same command continues the experiment\n");
+        return code;
+    }
+    int code = print_tables(options, result);
+    cldsa_experiment_free(result);
+    return code;
+}
+
+static int run(int argc, char **argv) {
+    experiment_options options = {0};
+    int code = cli_parse(&cli_experiment, argc, argv, take_recipe, &options);
+    if (code != CLI_GO)
+        return code;
+    options.config = cldsa_experiment_config_default((cldsa_recipe)options.recipe, options.quick);
+    options.config.out = "cldsa-experiment";
+    code = cli_parse(&cli_experiment, argc, argv, take, &options);
+    if (code == CLI_GO)
+        code = apply_lists(&options);
+    if (code != CLI_GO)
+        return code;
+    cldsa_experiment_settle(&options.config);
+    return run_experiment(&options);
+}
+
+const cli_command cli_experiment = {
+    .name = "experiment",
+    .summary = "compare dense, fixed and adaptive sparsity: the table and its report",
+    .usage = "[--recipe causal|seed] [--quick] [--text PATH...] [OPTIONS]",
+    .details =
+        "Trains every combination of length, variant and seed, then prints the table with confidence intervals and\n"
+        "writes table.md, table.json and report.html into --out. Finished cells are kept: a rerun continues.",
+    .options = options_table,
+    .examples =
+        "  cldsa experiment --quick --text /usr/share/games/fortunes\n"
+        "  cldsa experiment --recipe seed\n"
+        "  cldsa experiment --task recall --pairs 16 --lengths 128 --variants dense,fixed25,adaptive --seeds 1,2,3\n",
+    .run = run,
+};
