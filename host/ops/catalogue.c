@@ -30,6 +30,7 @@ extern const cldsa_op cldsa_op_moe_combine_backward;
 extern const cldsa_op cldsa_op_reduce, cldsa_op_column_sum;
 extern const cldsa_op cldsa_op_rms_norm, cldsa_op_rms_norm_backward;
 /* rope */
+extern const cldsa_op cldsa_op_rope, cldsa_op_mla_pack, cldsa_op_mla_pack_backward;
 /* select */
 /* sparse_attention */
 extern const cldsa_op cldsa_op_topk;
@@ -67,6 +68,9 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_rms_norm,
     &cldsa_op_rms_norm_backward,
     /* rope */
+    &cldsa_op_rope,
+    &cldsa_op_mla_pack,
+    &cldsa_op_mla_pack_backward,
     /* select */
     /* sparse_attention */
     &cldsa_op_topk,
