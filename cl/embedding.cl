@@ -39,7 +39,6 @@ __kernel void embedding_vec(EMBEDDING_ARGS)
     for (uint n = first; n < last; ++n) {
         int id = ids[ids_off + n];
         int known = id >= 0 && (uint)id < rows;
-        float factor = known ? 1.0f : 0.0f;
         __global const float *t = table + table_off + (size_t)(known ? id : 0) * dim;
         __global const float *p = positions + positions_off + (size_t)(n % length) * dim;
         __global float *o = out + out_off + (size_t)n * dim;
