@@ -2,6 +2,7 @@
 #include "host/cli/check.h"
 
 #include "host/cli/op_file.h"
+#include "host/nn/check.h"
 #include "host/ops/host_tensor.h"
 
 #include <cjson/cJSON.h>
@@ -132,6 +133,18 @@ static cldsa_status check_operation(const cldsa_safetensors *file, const cli_ses
     return check_op(file, session, op, report);
 }
 
+/* ---- models and the controller ----------------------------------------------------------------------------------- */
+
+static cldsa_status check_network(const cldsa_safetensors *file, const cli_session *session, check_report *report) {
+    cldsa_check_report found = {0};
+    cldsa_status status = cldsa_check_golden(session->ctx, session->queue, file, &found);
+    const char *what = cldsa_safetensors_metadata(file, "op");
+    for (size_t i = 0; i < found.count && status == CLDSA_SUCCESS; ++i)
+        status = check_add(report, what, found.rows[i].name, found.rows[i].worst_abs, found.rows[i].error);
+    cldsa_check_report_free(&found);
+    return status;
+}
+
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
 /* What is no single operation has its own checker, by the metadata's "op". */
@@ -139,6 +152,8 @@ static const struct {
     const char *op;
     check_fn check;
 } checkers[] = {
+    {"model", check_network},
+    {"controller", check_network},
     {NULL, check_operation}, /* everything else; last */
 };
 
