@@ -11,7 +11,7 @@
 /* One tensor of one way to compute it. */
 typedef struct check_row {
     char what[64];    /* "topk/vec", "model" */
-    char tensor[128]; /* the file's name for it */
+    char tensor[192]; /* the file's name for it */
     double error;     /* the largest |got - want|; infinity where NaN, infinities or integers differ */
     double ratio;     /* the largest error as a part of what is allowed there: at most 1 is right */
 } check_row;
