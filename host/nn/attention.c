@@ -51,10 +51,24 @@ cldsa_status cldsa_attention_declare(cldsa_attention *attention, cldsa_params *p
     return CLDSA_SUCCESS;
 }
 
+/*
+ * The latent rows are q_a x ++ c ++ rope key. RMSNorm reads the first columns of wide rows, so for it the part that
+ * starts with c is the same rows seen from q_rank columns further on. That view ends q_rank elements behind the last
+ * row; nothing there is touched, but the memory must reach so far: one row more is placed than is used.
+ */
+static cldsa_tensor place_latent(cldsa_arena *arena, int64_t rows, int64_t columns) {
+    return cldsa_as_matrix(CLDSA_PLACE(arena, CLDSA_F32, rows + 1, columns), rows, columns);
+}
+
+static cldsa_tensor from_column(cldsa_tensor rows, int64_t column) {
+    rows.offset += (size_t)column;
+    return rows;
+}
+
 void cldsa_attention_place(cldsa_attention *attention, const cldsa_nn *nn, cldsa_arena *kept, cldsa_arena *scratch) {
     const mla_sizes s = sizes_of(nn->config);
     const int64_t b = nn->batch, len = nn->seq_len, n = nn->tokens;
-    attention->latent = CLDSA_PLACE(kept, CLDSA_F32, n, s.latent);
+    attention->latent = place_latent(kept, n, s.latent);
     attention->q_latent = CLDSA_PLACE(kept, CLDSA_F32, n, s.q_rank);
     attention->q_rstd = CLDSA_PLACE(kept, CLDSA_F32, n);
     attention->kv_latent = CLDSA_PLACE(kept, CLDSA_F32, n, s.kv_rank);
@@ -79,17 +93,7 @@ void cldsa_attention_place_backward(cldsa_attention *attention, const cldsa_nn *
     attention->dkv_flat = CLDSA_PLACE(scratch, CLDSA_F32, b, len, s.heads, s.nope + s.value);
     attention->dq_latent = CLDSA_PLACE(scratch, CLDSA_F32, n, s.q_rank);
     attention->dkv_latent = CLDSA_PLACE(scratch, CLDSA_F32, n, s.kv_rank);
-    attention->dlatent = CLDSA_PLACE(scratch, CLDSA_F32, n, s.latent);
-}
-
-/*
- * The latent rows are q_a x ++ c ++ rope key. RMSNorm reads the first columns of wide rows, so for it the part that
- * starts with c is the same rows seen from q_rank columns further on. That view ends q_rank elements behind the last
- * row; nothing there is touched, but the buffer must reach so far: what is placed next in the arena sees to it.
- */
-static cldsa_tensor from_column(cldsa_tensor rows, int64_t column) {
-    rows.offset += (size_t)column;
-    return rows;
+    attention->dlatent = place_latent(scratch, n, s.latent);
 }
 
 /* The weights of q_a and kv_a as the one matrix they are in memory. */
