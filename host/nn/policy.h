@@ -47,8 +47,9 @@ typedef struct cldsa_policy {
                             const char *prefix);
 
     /*
-     * Places k_rows and whatever must last until the layer's backward pass in `kept`, and temporaries in `scratch`
-     * (NULL: it needs no memory). Called whenever the batch shape changes, once to measure and once to place.
+     * Places k_rows and whatever must last until the layer's backward pass in `kept`, and temporaries of the forward
+     * call in `scratch`, which other parts reuse afterwards (NULL: it needs no memory). Called whenever the batch shape
+     * changes, once to measure and once to place.
      */
     void (*place)(cldsa_policy_layer *layer, const cldsa_nn *nn, cldsa_arena *kept, cldsa_arena *scratch);
 
