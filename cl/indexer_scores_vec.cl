@@ -15,9 +15,6 @@
 // Tiles without a visible key are filled with -inf and cost nothing else; a panel is packed when first needed.
 // No barriers and no local memory. Enqueued by host/ops/indexer_scores.c over (T / NR, S / ROWS, B), ROWS being CHUNK in whole tiles.
 
-#include "dtype.clh"
-#include "indexer_scores.clh"
-
 #ifndef MR
 #define MR 6 // queries of a register tile (1 .. 14)
 #endif
@@ -31,7 +28,8 @@
 #define PANEL_HEADS 4 // heads packed at once when every head has its own key (1 .. HEADS)
 #endif
 
-#define NR (16 * NV)
+#include "indexer_scores_vec.clh"
+
 #define ROWS ((CHUNK + MR - 1) / MR * MR) // queries of a work-item: whole tiles
 #if KEY_HEADS == 1
 #define BLOCK_HEADS HEADS // one panel serves all heads
@@ -45,57 +43,8 @@
 #endif
 #define ONE_BLOCK (BLOCK_HEADS == HEADS)
 
-typedef __global const ELEM(Q_DTYPE) *keys_ptr;
-typedef __global const ELEM(Q_DTYPE) *queries_ptr;
-
-#define INTERLEAVE_LO(a, b)                                                                                            \
-    (float16)((a).s0, (b).s0, (a).s1, (b).s1, (a).s2, (b).s2, (a).s3, (b).s3, (a).s4, (b).s4, (a).s5, (b).s5, (a).s6,  \
-              (b).s6, (a).s7, (b).s7)
-#define INTERLEAVE_HI(a, b)                                                                                            \
-    (float16)((a).s8, (b).s8, (a).s9, (b).s9, (a).sa, (b).sa, (a).sb, (b).sb, (a).sc, (b).sc, (a).sd, (b).sd, (a).se,  \
-              (b).se, (a).sf, (b).sf)
-
-// Transposes 16 x 16: four perfect shuffles of the rows.
-inline void transpose16(float16 *r)
-{
-#pragma unroll
-    for (int stage = 0; stage < 4; ++stage) {
-        float16 t[16];
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            t[2 * i] = INTERLEAVE_LO(r[i], r[i + 8]);
-            t[2 * i + 1] = INTERLEAVE_HI(r[i], r[i + 8]);
-        }
-#pragma unroll
-        for (int i = 0; i < 16; ++i)
-            r[i] = t[i];
-    }
-}
-
-// panel[d][NR] = keys[0 .. NR)[d], zeros behind the last of `count` keys. `stride` is the distance between keys.
-inline void pack_head(keys_ptr keys, size_t stride, int count, float16 *panel)
-{
-    for (int v = 0; v < NV; ++v) {
-        const int left = count - 16 * v;
-        for (int d = 0; d < DIM / 16 * 16; d += 16) {
-            float16 r[16];
-#pragma unroll
-            for (int j = 0; j < 16; ++j)
-                r[j] = j < left ? LOAD16(Q_DTYPE, keys, (16 * v + j) * stride + d) : (float16)(0.0f);
-            transpose16(r);
-#pragma unroll
-            for (int j = 0; j < 16; ++j)
-                panel[(d + j) * NV + v] = r[j];
-        }
-        for (int d = DIM / 16 * 16; d < DIM; ++d)
-            for (int j = 0; j < 16; ++j)
-                ((float *)panel)[d * NR + 16 * v + j] =
-                    j < left ? LOAD(Q_DTYPE, keys, (16 * v + j) * stride + d) : 0.0f;
-    }
-}
-
 // total[r] += w * relu(q . panel) for one head: queries row[r] from q on, weights likewise.
-inline void score_head(queries_ptr q, const int *row, __global const float *w, const float16 *panel,
+inline void score_head(rows_ptr q, const int *row, __global const float *w, const float16 *panel,
                        float16 total[MR][NV])
 {
 #if Q_IS_F32
@@ -174,8 +123,8 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
         return;
     const int last = min(first + ROWS, S);
     const int count = min(NR, T - j0);
-    queries_ptr q = q_ + q_off + b * S * (HEADS * DIM);
-    keys_ptr k = k_ + k_off + (b * T + j0) * (KEY_HEADS * DIM);
+    rows_ptr q = q_ + q_off + b * S * (HEADS * DIM);
+    rows_ptr k = k_ + k_off + (b * T + j0) * (KEY_HEADS * DIM);
     __global const float *w = w_ + w_off + (W_PER_ROW ? b * S * HEADS : 0);
     __global const int *ks = ks_ + ks_off + b * S;
     __global const int *ke = ke_ + ke_off + b * S;
@@ -208,7 +157,7 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
             }
             if (!packed) {
                 for (int h = 0; h < (KEY_HEADS == 1 ? 1 : heads); ++h)
-                    pack_head(k + (KEY_HEADS == 1 ? 0 : h0 + h) * DIM, KEY_HEADS * DIM, count, panel + h * DIM * NV);
+                    pack_panel(k + (KEY_HEADS == 1 ? 0 : h0 + h) * DIM, KEY_HEADS * DIM, count, panel + h * DIM * NV);
                 packed = true;
             }
             // The last tile repeats its last row rather than reading behind the end.

@@ -17,7 +17,7 @@ extern const cldsa_op cldsa_op_embedding, cldsa_op_embedding_backward;
 /* gemm */
 extern const cldsa_op cldsa_op_gemm;
 /* indexer_scores */
-extern const cldsa_op cldsa_op_indexer_scores;
+extern const cldsa_op cldsa_op_indexer_scores, cldsa_op_indexer_scores_backward;
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
 extern const cldsa_op cldsa_op_masked_attention, cldsa_op_masked_attention_backward;
 /* moe */
@@ -52,6 +52,7 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_gemm,
     /* indexer_scores */
     &cldsa_op_indexer_scores,
+    &cldsa_op_indexer_scores_backward,
     &cldsa_op_layer_norm,
     &cldsa_op_layer_norm_backward,
     &cldsa_op_masked_attention,

@@ -2,6 +2,7 @@
 #include "host/ops/indexer_scores.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* ---- shared with the backward pass and select ----------------------------------------------------------------- */
 
@@ -34,6 +35,23 @@ double cldsa_indexer_pairs(const cldsa_indexer_inputs *in) {
     return (double)in->B * pairs;
 }
 
+bool cldsa_indexer_visible(const cldsa_indexer_inputs *in, const cldsa_host_tensor *tensors, int64_t b, int64_t i,
+                           int64_t j) {
+    if (in->range == CLDSA_RANGE_CAUSAL)
+        return j < in->T - in->S + i + 1;
+    if (in->range == CLDSA_RANGE_ROWS)
+        return j >= tensors[CLDSA_INDEXER_KS].data[b * in->S + i] && j < tensors[CLDSA_INDEXER_KE].data[b * in->S + i];
+    return true;
+}
+
+void cldsa_indexer_options(const cldsa_run *run, const cldsa_indexer_inputs *in, char *options, const char *more) {
+    cldsa_run_options(run, options,
+                      "-DHEADS=%d -DDIM=%d -DKEY_HEADS=%d -DQ_DTYPE=%s -DQ_IS_F32=%d -DW_PER_ROW=%d -DHAS_K_SCALE=%d "
+                      "-DRELU_OUT=%d -DRANGE=%d %s",
+                      (int)in->H, (int)in->D, (int)in->Hk, cldsa_dtype_macro(in->q->dtype), in->q->dtype == CLDSA_F32,
+                      in->w->rank > 1, in->k_scale->mem != NULL, in->relu_out, (int)in->range, more);
+}
+
 /* ---- the operation -------------------------------------------------------------------------------------------- */
 
 typedef cldsa_indexer_scores_args args_t;
@@ -61,12 +79,9 @@ static cldsa_status enqueue_tiles(cldsa_run *run, const char *name, int64_t rows
     const args_t *a = run->args;
     cldsa_indexer_inputs in = inputs(run);
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_run_options(run, options,
-                      "-DHEADS=%d -DDIM=%d -DKEY_HEADS=%d -DQ_DTYPE=%s -DQ_IS_F32=%d -DSCORES_DTYPE=%s -DW_PER_ROW=%d "
-                      "-DHAS_K_SCALE=%d -DRELU_OUT=%d -DRANGE=%d",
-                      (int)in.H, (int)in.D, (int)in.Hk, cldsa_dtype_macro(a->q.dtype), a->q.dtype == CLDSA_F32,
-                      cldsa_dtype_macro(a->scores.dtype), a->w.rank > 1, a->k_scale.mem != NULL, a->relu_out,
-                      (int)a->range);
+    char scores_dtype[32];
+    snprintf(scores_dtype, sizeof scores_dtype, "-DSCORES_DTYPE=%s", cldsa_dtype_macro(a->scores.dtype));
+    cldsa_indexer_options(run, &in, options, scores_dtype);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, name, options, &kernel));
     size_t local[3] = {items, 1, 1};
@@ -176,20 +191,10 @@ static double relu(double x) {
     return x < 0 ? 0 : x; /* NaN stays */
 }
 
-static bool visible(const cldsa_indexer_inputs *in, const cldsa_host_tensor *ks, const cldsa_host_tensor *ke, int64_t b,
-                    int64_t i, int64_t j) {
-    if (in->range == CLDSA_RANGE_CAUSAL)
-        return j < in->T - in->S + i + 1;
-    if (in->range == CLDSA_RANGE_ROWS)
-        return j >= ks->data[b * in->S + i] && j < ke->data[b * in->S + i];
-    return true;
-}
-
 static void reference(const cldsa_reference_call *call) {
     const cldsa_indexer_inputs in = CLDSA_INDEXER_INPUTS((const args_t *)call->args, call->dims);
     const cldsa_host_tensor *q = &call->tensors[0], *k = &call->tensors[1], *w = &call->tensors[2],
-                            *k_scale = &call->tensors[3], *ks = &call->tensors[4], *ke = &call->tensors[5],
-                            *scores = &call->tensors[CLDSA_INDEXER_NUM_INPUTS];
+                            *k_scale = &call->tensors[3], *scores = &call->tensors[CLDSA_INDEXER_NUM_INPUTS];
     for (int64_t b = 0; b < in.B; ++b) {
         for (int64_t i = 0; i < in.S; ++i) {
             for (int64_t j = 0; j < in.T; ++j) {
@@ -206,7 +211,8 @@ static void reference(const cldsa_reference_call *call) {
                     total *= k_scale->data[b * in.T + j];
                 if (in.relu_out)
                     total = relu(total);
-                scores->data[(b * in.S + i) * in.T + j] = visible(&in, ks, ke, b, i, j) ? total : -INFINITY;
+                scores->data[(b * in.S + i) * in.T + j] =
+                    cldsa_indexer_visible(&in, call->tensors, b, i, j) ? total : -INFINITY;
             }
         }
     }

@@ -30,13 +30,20 @@ typedef struct cldsa_indexer_inputs {
         CLDSA_IN_OPT(args, k_scale, "B T", CLDSA_ACCEPT_F32, "factor of a key's scores"),                              \
         CLDSA_IN_OPT(args, ks, "B S", CLDSA_ACCEPT_I32, "first visible key, for range=rows"),                          \
         CLDSA_IN_OPT(args, ke, "B S", CLDSA_ACCEPT_I32, "end of the visible keys, for range=rows")
-enum { CLDSA_INDEXER_NUM_INPUTS = 6 }; /* of the fields above */
+enum { CLDSA_INDEXER_KS = 4, CLDSA_INDEXER_KE, CLDSA_INDEXER_NUM_INPUTS }; /* places in the table */
 #define CLDSA_INDEXER_PARAMS(args)                                                                                     \
     CLDSA_PARAM_ENUM(args, range, cldsa_range_names, "which keys a query sees"),                                       \
         CLDSA_PARAM(args, relu_out, BOOL, 0, 0, 1, "relu of the weighted sum")
 
 /* What the field tables cannot say: Hk, dtypes, ks and ke, extents that fit the kernels' ints. */
 cldsa_status cldsa_indexer_check(const cldsa_run *run, const cldsa_indexer_inputs *in);
+
+/* The -D of tunables and inputs for cl/indexer_scores.clh, and whatever `more` says. */
+void cldsa_indexer_options(const cldsa_run *run, const cldsa_indexer_inputs *in, char *options, const char *more);
+
+/* Whether query i of batch b sees key j; `tensors` are those of the table's fields. */
+bool cldsa_indexer_visible(const cldsa_indexer_inputs *in, const cldsa_host_tensor *tensors, int64_t b, int64_t i,
+                           int64_t j);
 
 /* Pairs of a query and a key it sees, as far as the host knows: ranges per row count as dense. */
 double cldsa_indexer_pairs(const cldsa_indexer_inputs *in);

@@ -84,12 +84,12 @@ static cldsa_status choose_tunables(cldsa_run *run, const char *forced) {
     return CLDSA_SUCCESS;
 }
 
-cldsa_status cldsa_op_plan(cldsa_context *ctx, const cldsa_op *op, const void *args, cldsa_run *run) {
+static cldsa_status plan(cldsa_context *ctx, const cldsa_op *op, const void *args, bool check_buffers, cldsa_run *run) {
     memset(run, 0, sizeof *run);
     run->ctx = ctx;
     run->op = op;
     run->args = args;
-    CLDSA_TRY(cldsa_bind_args(run, true));
+    CLDSA_TRY(cldsa_bind_args(run, check_buffers));
     if (op->check)
         CLDSA_TRY(op->check(run));
     char variant[32] = "", tunables[256] = "";
@@ -97,6 +97,10 @@ cldsa_status cldsa_op_plan(cldsa_context *ctx, const cldsa_op *op, const void *a
     CLDSA_TRY(choose_variant(run, variant));
     snprintf(run->label, sizeof run->label, "%s/%s", op->name, run->variant->name);
     return choose_tunables(run, tunables);
+}
+
+cldsa_status cldsa_op_plan(cldsa_context *ctx, const cldsa_op *op, const void *args, cldsa_run *run) {
+    return plan(ctx, op, args, true, run);
 }
 
 static void workspace_sizes(const cldsa_run *run, size_t *preferred, size_t *minimum) {
@@ -115,6 +119,14 @@ cldsa_status cldsa_op_workspace(cldsa_context *ctx, const cldsa_op *op, const vo
         *preferred = most;
     if (minimum)
         *minimum = least;
+    return CLDSA_SUCCESS;
+}
+
+cldsa_status cldsa_run_sub_workspace(const cldsa_run *run, const cldsa_op *op, const void *args, size_t *preferred,
+                                     size_t *minimum) {
+    cldsa_run sub;
+    CLDSA_TRY(plan(run->ctx, op, args, false, &sub));
+    workspace_sizes(&sub, preferred, minimum);
     return CLDSA_SUCCESS;
 }
 

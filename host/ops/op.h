@@ -239,6 +239,13 @@ cldsa_tensor cldsa_run_scratch(const cldsa_run *run, size_t at, cldsa_dtype dtyp
 cldsa_status cldsa_run_sub(cldsa_run *run, const cldsa_op *op, const void *args, size_t scratch_at,
                            size_t scratch_bytes);
 
+/*
+ * Scratch that cldsa_run_sub will need. Tensors' buffers need not exist yet: their mem says only whether they are
+ * given (any value but NULL), and their size is not checked.
+ */
+cldsa_status cldsa_run_sub_workspace(const cldsa_run *run, const cldsa_op *op, const void *args, size_t *preferred,
+                                     size_t *minimum);
+
 /* Defines the two public functions of an operation. */
 #define CLDSA_DEFINE_OP(stem)                                                                                          \
     cldsa_status cldsa_##stem(cldsa_context *ctx, const cldsa_##stem##_args *args, const cldsa_call *call) {           \

@@ -74,9 +74,44 @@ static const harness_case forward_cases[] = {
      .message = "needs ks and ke"},
 };
 
+static const harness_case backward_cases[] = {
+    {.name = "a key per head, relu",
+     .dims = "B=2 S=19 T=21 H=4 Hk=4 D=24",
+     .params = "relu_out=1",
+     .no_differences = true},
+    {.name = "one key for all heads, weights per row",
+     .dims = "B=1 S=7 T=11 H=3 Hk=1 D=10",
+     .params = "range=causal",
+     .shapes = "w=B S H; dw=B S H"},
+    {.name = "one of everything", .dims = "B=1 S=1 T=1 H=1 Hk=1 D=1"},
+    {.name = "several tiles", .dims = "B=2 S=141 T=150 H=2 Hk=1 D=36", .params = "range=causal"},
+    {.name = "a key per head, several tiles", .dims = "B=1 S=70 T=131 H=2 Hk=2 D=64", .shapes = "w=B S H; dw=B S H"},
+    {.name = "more queries than keys", .dims = "B=1 S=90 T=9 H=2 Hk=1 D=16", .params = "range=causal"},
+    {.name = "wide heads", .dims = "B=1 S=5 T=33 H=2 Hk=1 D=200"},
+    {.name = "ranges, factor of keys",
+     .dims = "B=2 S=33 T=50 H=3 Hk=3 D=20",
+     .params = "range=rows",
+     .give = "ks ke k_scale",
+     .fill = "ks=range_start T; ke=range_end T",
+     .shapes = "w=B S H; dw=B S H"},
+    {.name = "ranges, factor of keys, relu",
+     .dims = "B=1 S=40 T=70 H=3 Hk=1 D=20",
+     .params = "range=rows relu_out=1",
+     .give = "ks ke k_scale",
+     .fill = "ks=range_start T; ke=range_end T",
+     .no_differences = true},
+    {.name = "half storage", .dims = "B=1 S=13 T=77 H=4 Hk=4 D=33", .dtypes = "q=F16 k=F16", .no_differences = true},
+    {.name = "shape of dw",
+     .dims = "B=1 S=3 T=4 H=4 Hk=1 D=8",
+     .shapes = "dw=B S H",
+     .expect = CLDSA_INVALID_SHAPE,
+     .message = "dw has rank 3"},
+};
+
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_indexer_scores, HARNESS_CASES(forward_cases)},
+        {.op = &cldsa_op_indexer_scores_backward, .forward = &cldsa_op_indexer_scores, HARNESS_CASES(backward_cases)},
     };
-    return harness_main(suites, 1, argc, argv);
+    return harness_main(suites, 2, argc, argv);
 }
