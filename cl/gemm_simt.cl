@@ -239,7 +239,7 @@ gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_
     __local float b_tiles[2][TK * B_ROW] __attribute__((aligned(16)));
 
     int item = get_local_id(0), item_n = item % ITEMS_N, item_m = item / ITEMS_N;
-    int matrix = get_group_id(2) / parts, part = get_group_id(2) % parts;
+    int matrix = get_group_id(2) / parts;
     int row0 = get_group_id(1) * TM, column0 = get_group_id(0) * TN;
     int rows = M - row0, columns = N - column0;
     a_ptr a = a_ + a_off;
@@ -276,6 +276,7 @@ gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_
 #endif
 #if PARTIAL
     int slice = ((high - low + parts - 1) / parts + TK - 1) / TK * TK;
+    int part = get_group_id(2) % parts;
     low = min(low + part * slice, high);
     high = min(low + slice, high);
 #endif
