@@ -20,21 +20,21 @@
 #endif
 
 // c[0 .. rows)[0 .. columns) += a b over n steps, in register tiles; a(i, t) = a[i * a_row + t * a_step].
-#define ADD_PRODUCT_TILE(V, rows, columns, n, column)                                                                  \
+#define ADD_PRODUCT(c, a, a_row, a_step, b, rows, columns, n)                                                          \
+    {                                                                                                                  \
+        for (int column = 0; column + 32 <= (columns); column += 32)                                                   \
+            ADD_PRODUCT_TILES(2, c, a, a_row, a_step, b, rows, columns, n, column)                                     \
+        if ((columns) % 32)                                                                                            \
+            ADD_PRODUCT_TILES(1, c, a, a_row, a_step, b, rows, columns, n, (columns)-16)                               \
+    }
+
+#define ADD_PRODUCT_TILES(V, c, a, a_row, a_step, b, rows, columns, n, column)                                         \
     for (int i = 0; i < (rows); i += TILE_ROWS) {                                                                      \
         float16 t[TILE_ROWS][V];                                                                                       \
         TILE_LOAD(V, t, c + i * (columns) + (column), columns)                                                         \
-        TILE_PRODUCT(V, t, n, a + i * a_row, a_row, a_step, b + (column), columns)                                     \
+        TILE_PRODUCT(V, t, n, a + i * (a_row), a_row, a_step, b + (column), columns)                                   \
         TILE_STORE(V, t, c + i * (columns) + (column), columns)                                                        \
     }
-
-inline void add_product(float *c, const float *a, int a_row, int a_step, const float *b, int rows, int columns, int n)
-{
-    for (int column = 0; column + 32 <= columns; column += 32)
-        ADD_PRODUCT_TILE(2, rows, columns, n, column)
-    if (columns % 32)
-        ADD_PRODUCT_TILE(1, rows, columns, n, columns - 16)
-}
 
 // The lanes of 16 keys whose bits are on in a word; `upper` picks bits 16 .. 31.
 #define LANE_BITS(word, upper)                                                                                         \
@@ -212,9 +212,9 @@ __kernel void masked_attention_backward_vec(
                 weight_gradients(ds, p, dout_rows, vt, delta,
                                  (((ulong)b * H + h) * S + i0) * dropout_step + j0 / 64, dropout_step, stream, seed,
                                  threshold, dropout_scale);
-                add_product(dv_rows, p, 1, KEYS, dout_rows, KEYS, DVP, QUERIES);
-                add_product(dk_rows, ds, 1, KEYS, q_rows, KEYS, DP, QUERIES);
-                add_product(dq_rows, ds, KEYS, 1, k_rows, QUERIES, DP, KEYS);
+                ADD_PRODUCT(dv_rows, p, 1, KEYS, dout_rows, KEYS, DVP, QUERIES)
+                ADD_PRODUCT(dk_rows, ds, 1, KEYS, q_rows, KEYS, DP, QUERIES)
+                ADD_PRODUCT(dq_rows, ds, KEYS, 1, k_rows, QUERIES, DP, KEYS)
                 STORE_ROWS(D, H, dq, dq_rows, i0, rows, 1.0f)
             }
         }

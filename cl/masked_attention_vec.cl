@@ -17,7 +17,7 @@
 #include "masked_attention_vec.clh"
 
 #ifndef QUERIES
-#define QUERIES 32 // queries of a work-item, a multiple of 32 and of TILE_ROWS (32, 64)
+#define QUERIES 64 // queries of a work-item, a multiple of 32 and of TILE_ROWS (32 .. 128)
 #endif
 #ifndef OUT_DTYPE
 #define OUT_DTYPE F32 // storage of out
@@ -94,7 +94,7 @@ inline void keep_words(uint *words, ulong first, ulong step, uint stream, ulong 
         uint16 w0 = (uint16)(0), w1 = w0;
         for (int c = 0; c < 16; ++c) {
             uint16 c0 = base + (uint)c, c1 = top, c2 = (uint16)(stream), c3 = (uint16)(0);
-            PHILOX_BODY(uint16, c0, c1, c2, c3, seed)
+            philox16(&c0, &c1, &c2, &c3, seed);
             uint16 bit = (uint16)(1u << c);
             w0 |= DROPOUT_KEEP(c0, threshold) ? bit : (uint16)(0);
             w0 |= DROPOUT_KEEP(c1, threshold) ? bit << 16u : (uint16)(0);

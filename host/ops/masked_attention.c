@@ -307,6 +307,15 @@ static bool vec_legal(const cldsa_run *run, const int *tune) {
            fits_stack(run, tune[0]);
 }
 
+/* A large tile reads keys and values less often; a small one wastes less of a short sequence and feeds more cores. */
+static void vec_forward_defaults(const cldsa_run *run, int *tune) {
+    const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    const int64_t heads = run->dims[B] * run->dims[H];
+    for (tune[0] = 128; tune[0] > 32; tune[0] /= 2)
+        if (run->dims[S] > tune[0] / 2 && heads * query_tiles(run, tune[0]) >= 4 * units && fits_stack(run, tune[0]))
+            break;
+}
+
 static cldsa_status vec_forward(cldsa_run *run) {
     return enqueue_forward(run, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
 }
@@ -454,8 +463,9 @@ static int prefer_vec_on_cpu(const cldsa_run *run) {
 static const cldsa_variant forward_vec = {
     .name = "vec",
     .file = "masked_attention_vec.cl",
-    .tunables = {{"QUERIES", 32, {32, 64, 128}, "queries of a work-item"}, TILE_ROWS_TUNABLE},
+    .tunables = {{"QUERIES", 64, {32, 64, 128}, "queries of a work-item"}, TILE_ROWS_TUNABLE},
     .can_run = vec_can_run,
+    .defaults = vec_forward_defaults,
     .legal = vec_legal,
     .enqueue = vec_forward,
 };
