@@ -32,6 +32,7 @@ extern const cldsa_op cldsa_op_rms_norm, cldsa_op_rms_norm_backward;
 /* rope */
 extern const cldsa_op cldsa_op_rope, cldsa_op_mla_pack, cldsa_op_mla_pack_backward;
 /* select */
+extern const cldsa_op cldsa_op_select;
 /* sparse_attention */
 extern const cldsa_op cldsa_op_topk;
 
@@ -73,6 +74,7 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_mla_pack,
     &cldsa_op_mla_pack_backward,
     /* select */
+    &cldsa_op_select,
     /* sparse_attention */
     &cldsa_op_topk,
     NULL,
