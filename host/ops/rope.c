@@ -2,6 +2,8 @@
 #include <cldsa/rope.h>
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "host/ops/op.h"
 
@@ -43,6 +45,38 @@ static cldsa_status check_rope_dim(const cldsa_run *run, int rope_dim, int64_t w
     return CLDSA_SUCCESS;
 }
 
+static bool is_vec(const cldsa_run *run) {
+    return strcmp(run->variant->name, "vec") == 0;
+}
+
+/* vec: a work-item per ROWS rows. simt: groups of WG for a row's units. */
+static void launch_shape(const cldsa_run *run, int64_t rows, int64_t units, size_t *global, size_t *local) {
+    bool vec = is_vec(run);
+    *local = vec ? 1 : (size_t)cldsa_run_tune(run, "WG");
+    *global = (size_t)(vec ? cldsa_ceil_div(rows, cldsa_run_tune(run, "ROWS"))
+                           : rows * cldsa_round_up(units, (int64_t)*local));
+}
+
+/* theta^(-2/rope_dim), the ratio of neighbouring pairs' frequencies, as the sum of two floats. */
+typedef struct two_floats {
+    float high, low;
+} two_floats;
+
+static two_floats angle_ratio(float theta, int rope_dim) {
+    double ratio = pow((double)theta, -2.0 / rope_dim);
+    float high = (float)ratio;
+    return (two_floats){high, (float)(ratio - (double)high)};
+}
+
+#define TUNABLES_VEC                                                                                                   \
+    {                                                                                                                  \
+        { "ROWS", 8, {2, 4, 8, 16, 32}, "rows per work-item" }                                                         \
+    }
+#define TUNABLES_SIMT                                                                                                  \
+    {                                                                                                                  \
+        { "WG", 128, {32, 64, 128, 256}, "work-items per group" }                                                      \
+    }
+
 /* ---- rope ------------------------------------------------------------------------------------------------------ */
 
 enum { B, S, H, D };
@@ -71,11 +105,14 @@ static cldsa_status rope_enqueue(cldsa_run *run) {
     cldsa_run_options(run, options, "-DROPE=%d -DSTYLE=%d -DINVERSE=%d -DHAS_POSITIONS=%d", a->rope_dim, a->style,
                       a->inverse, a->positions.mem != NULL);
     cldsa_kernel *kernel;
-    CLDSA_TRY(cldsa_run_kernel(run, "rope", options, &kernel));
-    size_t global = (size_t)(d[B] * d[S] * d[H]), local = (size_t)cldsa_run_tune(run, "WG");
+    CLDSA_TRY(cldsa_run_kernel(run, is_vec(run) ? "rope_vec" : "rope_simt", options, &kernel));
+    size_t global, local;
+    launch_shape(run, d[B] * d[S], d[H] * (d[D] - a->rope_dim / 2), &global, &local);
+    two_floats ratio = angle_ratio(a->theta, a->rope_dim);
     return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(a->x),
-                         CLDSA_ARG_TENSOR(a->positions), CLDSA_ARG_TENSOR(a->y), CLDSA_ARG_F32(log2((double)a->theta)),
-                         CLDSA_ARG_U32(d[B] * d[S]), CLDSA_ARG_U32(d[S]), CLDSA_ARG_U32(d[H]), CLDSA_ARG_U32(d[D]));
+                         CLDSA_ARG_TENSOR(a->positions), CLDSA_ARG_TENSOR(a->y), CLDSA_ARG_F32(ratio.high),
+                         CLDSA_ARG_F32(ratio.low), CLDSA_ARG_U32(d[B] * d[S]), CLDSA_ARG_U32(d[S]), CLDSA_ARG_U32(d[H]),
+                         CLDSA_ARG_U32(d[D]));
 }
 
 static void rope_reference(const cldsa_reference_call *call) {
@@ -102,22 +139,12 @@ static double rope_bytes(const cldsa_run *run) {
     return 8.0 * (double)(run->dims[B] * run->dims[S] * run->dims[H] * run->dims[D]);
 }
 
-static void rope_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_context_capabilities(run->ctx)->is_cpu)
-        tune[0] = 4; /* a head is little work: fewer, larger groups */
-}
+static const cldsa_variant rope_vec = {
+    .name = "vec", .file = "rope.cl", .tunables = TUNABLES_VEC, .enqueue = rope_enqueue};
+static const cldsa_variant rope_simt = {
+    .name = "simt", .file = "rope.cl", .tunables = TUNABLES_SIMT, .enqueue = rope_enqueue};
+static const cldsa_variant *const rope_variants[] = {&rope_vec, &rope_simt, NULL};
 
-static const cldsa_variant rope_any = {
-    .name = "any",
-    .file = "rope.cl",
-    .tunables = {{"WG", 64, {1, 4, 16, 32, 64, 128, 256}, "heads per work-group"}},
-    .defaults = rope_defaults,
-    .enqueue = rope_enqueue,
-};
-
-static const cldsa_variant *const rope_variants[] = {&rope_any, NULL};
-
-/* Angles are products in f32: half an ulp of an angle of some hundreds is what the tolerance allows for. */
 const cldsa_op cldsa_op_rope = {
     .name = "rope",
     .summary = "rotary position embedding of heads",
@@ -125,12 +152,13 @@ const cldsa_op cldsa_op_rope = {
     .dims = rope_dims,
     .fields = rope_fields,
     .variants = rope_variants,
+    .choose = cldsa_choose_vec_or_simt,
     .check = rope_check,
     .reference = rope_reference,
     .flops = rope_flops,
     .bytes = rope_bytes,
-    .tolerance_abs = 1e-4,
-    .tolerance_rel = 1e-4,
+    .tolerance_abs = 5e-6,
+    .tolerance_rel = 1e-6,
 };
 CLDSA_DEFINE_OP(rope)
 
@@ -160,9 +188,9 @@ static const cldsa_field pack_fields[] = {
 };
 
 static const cldsa_field pack_backward_fields[] = {
-    CLDSA_IN(cldsa_mla_pack_backward_args, dq, "B S H P", F32, "gradient of q"),
-    CLDSA_IN(cldsa_mla_pack_backward_args, dk, "B S H P", F32, "gradient of k"),
-    CLDSA_IN(cldsa_mla_pack_backward_args, dv, "B S H V", F32, "gradient of v"),
+    CLDSA_GRAD(cldsa_mla_pack_backward_args, dq, "B S H P", F32, "in.dq", "gradient of q"),
+    CLDSA_GRAD(cldsa_mla_pack_backward_args, dk, "B S H P", F32, "in.dk", "gradient of k"),
+    CLDSA_GRAD(cldsa_mla_pack_backward_args, dv, "B S H V", F32, "in.dv", "gradient of v"),
     CLDSA_OUT(cldsa_mla_pack_backward_args, dq_in, "B S H P", F32, "gradient of q_in"),
     CLDSA_OUT(cldsa_mla_pack_backward_args, dkv, "B S H W", F32, "gradient of kv"),
     CLDSA_OUT(cldsa_mla_pack_backward_args, dkv_a, "B S A", F32, "gradient of kv_a: the last rope_dim columns only"),
@@ -190,18 +218,21 @@ static cldsa_status pack_enqueue(cldsa_run *run) {
     const pack_args *a = run->args;
     const int64_t *d = run->dims;
     bool backward = run->op == &cldsa_op_mla_pack_backward;
-    int heads = cldsa_run_tune(run, "HEADS_PER_ITEM");
-    char options[CLDSA_OPTIONS_MAX];
+    char options[CLDSA_OPTIONS_MAX], name[32];
     cldsa_run_options(run, options, "-DROPE=%d -DSTYLE=%d", a->rope_dim, a->style);
+    snprintf(name, sizeof name, "%s_%s", run->op->name, run->variant->name);
     cldsa_kernel *kernel;
-    CLDSA_TRY(cldsa_run_kernel(run, backward ? "mla_pack_backward" : "mla_pack", options, &kernel));
-    int64_t rows = d[PB] * d[PS];
-    size_t global = (size_t)(rows * cldsa_ceil_div(d[PH], heads)), local = (size_t)cldsa_run_tune(run, "WG");
+    CLDSA_TRY(cldsa_run_kernel(run, name, options, &kernel));
+    int64_t rows = d[PB] * d[PS], nope = d[PP] - a->rope_dim, pairs = a->rope_dim / 2;
+    int64_t units = d[PH] * (2 * nope + (backward ? 1 : 2) * pairs + d[PV]) + (backward ? pairs : 0);
+    size_t global, local;
+    launch_shape(run, rows, units, &global, &local);
+    two_floats ratio = angle_ratio(a->theta, a->rope_dim);
     return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(a->q_in), CLDSA_ARG_TENSOR(a->kv),
                          CLDSA_ARG_TENSOR(a->kv_a), CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
-                         CLDSA_ARG_TENSOR(a->v), CLDSA_ARG_F32(log2((double)a->theta)), CLDSA_ARG_U32(rows),
-                         CLDSA_ARG_U32(d[PS]), CLDSA_ARG_U32(d[PH]), CLDSA_ARG_U32(d[PP]), CLDSA_ARG_U32(d[PV]),
-                         CLDSA_ARG_U32(d[PA]));
+                         CLDSA_ARG_TENSOR(a->v), CLDSA_ARG_F32(ratio.high), CLDSA_ARG_F32(ratio.low),
+                         CLDSA_ARG_U32(rows), CLDSA_ARG_U32(d[PS]), CLDSA_ARG_U32(d[PH]), CLDSA_ARG_U32(nope),
+                         CLDSA_ARG_U32(d[PV]), CLDSA_ARG_U32(d[PA]));
 }
 
 static void pack_reference(const cldsa_reference_call *call) {
@@ -264,23 +295,11 @@ static double pack_bytes(const cldsa_run *run) {
     return 4.0 * (double)(d[PB] * d[PS]) * (double)(d[PH] * (3 * d[PP] + d[PW] + d[PV]) + a->rope_dim);
 }
 
-static void pack_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_context_capabilities(run->ctx)->is_cpu) {
-        tune[0] = 1;
-        tune[1] = (int)run->dims[PH]; /* a row's sines serve all its heads */
-    }
-}
-
-static const cldsa_variant pack_any = {
-    .name = "any",
-    .file = "rope.cl",
-    .tunables = {{"WG", 64, {1, 4, 16, 32, 64, 128, 256}, "work-items per work-group"},
-                 {"HEADS_PER_ITEM", 1, {1, 2, 4, 8}, "heads of a row per work-item; on CPUs all of them"}},
-    .defaults = pack_defaults,
-    .enqueue = pack_enqueue,
-};
-
-static const cldsa_variant *const pack_variants[] = {&pack_any, NULL};
+static const cldsa_variant pack_vec = {
+    .name = "vec", .file = "rope.cl", .tunables = TUNABLES_VEC, .enqueue = pack_enqueue};
+static const cldsa_variant pack_simt = {
+    .name = "simt", .file = "rope.cl", .tunables = TUNABLES_SIMT, .enqueue = pack_enqueue};
+static const cldsa_variant *const pack_variants[] = {&pack_vec, &pack_simt, NULL};
 
 const cldsa_op cldsa_op_mla_pack = {
     .name = "mla_pack",
@@ -289,12 +308,13 @@ const cldsa_op cldsa_op_mla_pack = {
     .dims = pack_dims,
     .fields = pack_fields,
     .variants = pack_variants,
+    .choose = cldsa_choose_vec_or_simt,
     .check = pack_check,
     .reference = pack_reference,
     .flops = pack_flops,
     .bytes = pack_bytes,
-    .tolerance_abs = 1e-4,
-    .tolerance_rel = 1e-4,
+    .tolerance_abs = 5e-6,
+    .tolerance_rel = 1e-6,
 };
 CLDSA_DEFINE_OP(mla_pack)
 
@@ -305,11 +325,12 @@ const cldsa_op cldsa_op_mla_pack_backward = {
     .dims = pack_dims,
     .fields = pack_backward_fields,
     .variants = pack_variants,
+    .choose = cldsa_choose_vec_or_simt,
     .check = pack_check,
     .reference = pack_backward_reference,
     .flops = pack_flops,
     .bytes = pack_bytes,
-    .tolerance_abs = 1e-4,
-    .tolerance_rel = 1e-4,
+    .tolerance_abs = 5e-6,
+    .tolerance_rel = 1e-6,
 };
 CLDSA_DEFINE_OP(mla_pack_backward)

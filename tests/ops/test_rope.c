@@ -13,6 +13,12 @@ static const harness_case rope_cases[] = {
      .params = "rope_dim=8 style=half",
      .give = "positions",
      .fill = "positions=whole 0 500"},
+    {.name = "far positions, many pairs",
+     .dims = "B=1 S=40 H=2 D=80",
+     .params = "rope_dim=76 style=half",
+     .give = "positions",
+     .fill = "positions=whole -1000 1000000"},
+    {.name = "half-split in place", .dims = "B=1 S=9 H=2 D=24", .params = "rope_dim=20 style=half", .alias = "y=x"},
     {.name = "inverse regrouped", .dims = "B=2 S=7 H=2 D=20", .params = "rope_dim=16 style=regroup inverse=1"},
     {.name = "inverse interleaved", .dims = "B=1 S=7 H=2 D=16", .params = "rope_dim=16 style=interleaved inverse=1"},
     {.name = "odd rope_dim",
@@ -40,13 +46,12 @@ static const harness_case pack_cases[] = {
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
-        {.op = &cldsa_op_rope, HARNESS_CASES(rope_cases), .tunables = "WG=32"},
-        {.op = &cldsa_op_mla_pack, HARNESS_CASES(pack_cases), .tunables = "HEADS_PER_ITEM=2,WG=16"},
+        {.op = &cldsa_op_rope, HARNESS_CASES(rope_cases)},
+        {.op = &cldsa_op_mla_pack, HARNESS_CASES(pack_cases)},
         {.op = &cldsa_op_mla_pack_backward,
          .forward = &cldsa_op_mla_pack,
          .gradient_of = "dq_in=q_in dkv=kv dkv_a=kv_a",
-         HARNESS_CASES(pack_cases),
-         .tunables = "HEADS_PER_ITEM=2,WG=16"},
+         HARNESS_CASES(pack_cases)},
     };
     return harness_main(suites, 3, argc, argv);
 }
