@@ -60,10 +60,13 @@ __kernel void embedding_vec(EMBEDDING_ARGS)
     }
 }
 
-// Work-item (d, n).
-__kernel void embedding_simt(EMBEDDING_ARGS)
+// simt groups are numbered in one dimension, a row's column tiles side by side: some devices allow few groups in the
+// others.
+#define TILES ((dim + WG - 1) / WG)
+
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embedding_simt(EMBEDDING_ARGS)
 {
-    uint d = get_global_id(0), n = get_global_id(1);
+    uint n = get_group_id(0) / TILES, d = get_group_id(0) % TILES * WG + get_local_id(0);
     if (d >= dim)
         return;
     int id = ids[ids_off + n];
@@ -149,11 +152,11 @@ __kernel void embedding_backward_vec(EMBEDDING_BACKWARD_ARGS)
 
 #define CHUNK (WG * PER_LANE)
 
-// Group (i, row): columns i * WG ... of one output row. A table row and a position row differ only in what matches.
+// A group has WG columns of one output row. A table row and a position row differ only in what matches.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embedding_backward_simt(EMBEDDING_BACKWARD_ARGS)
 {
     __local uint found[CHUNK], counts[WG];
-    uint lane = get_local_id(0), row = get_group_id(1), d = get_group_id(0) * WG + lane;
+    uint lane = get_local_id(0), row = get_group_id(0) / TILES, d = get_group_id(0) % TILES * WG + lane;
     int is_position = row >= rows;
     uint wanted = is_position ? row - rows : row;
     ids += ids_off;

@@ -48,12 +48,12 @@ static cldsa_status forward_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, vec ? "embedding_vec" : "embedding_simt", options, &kernel));
     int64_t n = num_tokens(run);
-    size_t local[2] = {vec ? 1 : (size_t)cldsa_run_tune(run, "WG"), 1};
-    size_t global[2] = {(size_t)(vec ? cldsa_ceil_div(n, cldsa_run_tune(run, "ROWS")) : run->dims[D]), (size_t)n};
-    return CLDSA_ENQUEUE(&run->stream, kernel, vec ? 1 : 2, global, local, CLDSA_ARG_TENSOR(a->ids),
-                         CLDSA_ARG_TENSOR(a->table), CLDSA_ARG_TENSOR(a->positions), CLDSA_ARG_TENSOR(a->out),
-                         CLDSA_ARG_U32(n), CLDSA_ARG_U32(run->dims[S]), CLDSA_ARG_U32(run->dims[V]),
-                         CLDSA_ARG_U32(run->dims[D]));
+    size_t local = vec ? 1 : (size_t)cldsa_run_tune(run, "WG");
+    size_t global = (size_t)(vec ? cldsa_ceil_div(n, cldsa_run_tune(run, "ROWS"))
+                                 : n * cldsa_round_up(run->dims[D], (int64_t)local));
+    return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(a->ids), CLDSA_ARG_TENSOR(a->table),
+                         CLDSA_ARG_TENSOR(a->positions), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_U32(n),
+                         CLDSA_ARG_U32(run->dims[S]), CLDSA_ARG_U32(run->dims[V]), CLDSA_ARG_U32(run->dims[D]));
 }
 
 static void forward_reference(const cldsa_reference_call *call) {
@@ -128,15 +128,19 @@ static cldsa_status backward_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, vec ? "embedding_backward_vec" : "embedding_backward_simt", options, &kernel));
     int64_t dim = run->dims[D], rows = run->dims[V], position_rows = a->dpositions.mem ? run->dims[P] : 0;
-    int64_t columns = vec ? cldsa_run_tune(run, "COLS") : cldsa_run_tune(run, "WG");
-    int64_t owned = vec ? cldsa_run_tune(run, "ROWS") : 1;
-    size_t local[2] = {vec ? 1 : (size_t)columns, 1};
-    size_t global[2] = {(size_t)cldsa_ceil_div(dim, columns) * local[0],
-                        (size_t)(cldsa_ceil_div(rows, owned) + cldsa_ceil_div(position_rows, owned))};
-    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->ids), CLDSA_ARG_TENSOR(a->dout),
-                         CLDSA_ARG_TENSOR(a->dtable), CLDSA_ARG_TENSOR(a->dpositions), CLDSA_ARG_U32(num_tokens(run)),
-                         CLDSA_ARG_U32(run->dims[S]), CLDSA_ARG_U32(rows), CLDSA_ARG_U32(position_rows),
-                         CLDSA_ARG_U32(dim));
+    size_t local[2] = {1, 1}, global[2];
+    if (vec) {
+        int64_t owned = cldsa_run_tune(run, "ROWS");
+        global[0] = (size_t)cldsa_ceil_div(dim, cldsa_run_tune(run, "COLS"));
+        global[1] = (size_t)(cldsa_ceil_div(rows, owned) + cldsa_ceil_div(position_rows, owned));
+    } else {
+        local[0] = (size_t)cldsa_run_tune(run, "WG");
+        global[0] = (size_t)((rows + position_rows) * cldsa_round_up(dim, (int64_t)local[0]));
+    }
+    return CLDSA_ENQUEUE(&run->stream, kernel, vec ? 2 : 1, global, local, CLDSA_ARG_TENSOR(a->ids),
+                         CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(a->dtable), CLDSA_ARG_TENSOR(a->dpositions),
+                         CLDSA_ARG_U32(num_tokens(run)), CLDSA_ARG_U32(run->dims[S]), CLDSA_ARG_U32(rows),
+                         CLDSA_ARG_U32(position_rows), CLDSA_ARG_U32(dim));
 }
 
 static void backward_reference(const cldsa_reference_call *call) {
