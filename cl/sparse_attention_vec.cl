@@ -1,0 +1,123 @@
+// Attention over a selection, forward, on CPUs.
+//
+//   out[b,s,h,:] = sum_j p_j v[b,t_j,h',:],  p = softmax_j(scale * q[b,s,h,:] . k[b,t_j,h',:]),  t = indices[b,s,:]
+//
+// One work-item per (QUERIES rows s, HEADS heads of one kv head h'); online softmax over KEYS gathered rows at a time:
+//
+//   list    the next valid indices                                        (-1 and hostile ones never get here)
+//   dots    [HEADS][KEYS]  q . k                                          rows of k in L1 for all heads
+//   p       exp(dots - running maximum)                                   and its running sum
+//   sum     [HEADS][DV] = sum * exp(old maximum - new) + p v
+//
+// Work-items of a kv head are neighbours in the launch, so its packed rows stay in L2. Called by
+// cldsa_sparse_attention (variant vec).
+
+#include "sparse_attention_vec.clh"
+
+#ifndef QUERIES
+#define QUERIES 4 // rows per work-item (1 to 16)
+#endif
+#ifndef O_DTYPE
+#define O_DTYPE F32
+#endif
+#ifndef HAS_LSE
+#define HAS_LSE 1 // 1: lse is wanted
+#endif
+
+DEFINE_DOTS(dots_k, KVEC, D)
+DEFINE_WEIGHTED_SUM(weighted_sum_v, VVEC, DV, VCT)
+
+// Scores to weights in place for one head; lanes from n up to a multiple of 16 become 0. Returns the factor by which
+// earlier sums shrink.
+inline float softmax_step(float *dots, int n, float *maximum, float *sum)
+{
+    for (int j = n; j % 16 != 0; ++j)
+        dots[j] = -INFINITY;
+    float16 top = vload16(0, dots);
+    for (int j = 16; j < n; j += 16) {
+        float16 x = vload16(0, dots + j);
+        top = MAX_OF(x, top);
+    }
+    float m = max16(top), old = *maximum;
+    m = MAX_OF(m, old);
+    float centre = m == -INFINITY ? 0.0f : m; // all -inf: weights of 0, not NaN
+    float16 z = (float16)(0.0f);
+    for (int j = 0; j < n; j += 16) {
+        float16 p = exp_fast16(vload16(0, dots + j) - centre);
+        vstore16(p, 0, dots + j);
+        z += p;
+    }
+    float keep = exp_fast(old - centre);
+    *maximum = m;
+    *sum = *sum * keep + sum16(z);
+    return keep;
+}
+
+inline void store_out(float16 v, __global ELEM(O_DTYPE) *out, ulong at, int c)
+{
+    float x[16];
+    vstore16(v, 0, x);
+    int end = min(16, DV - 16 * c);
+    for (int i = 0; i < end; ++i)
+        STORE(O_DTYPE, out, at + 16 * c + i, x[i]);
+}
+
+__kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, kv_elem *k_, ulong k_off,
+                                   kv_elem *v_, ulong v_off, __global const int *indices_, ulong indices_off,
+                                   __global const int *topk_length_, ulong topk_length_off,
+                                   __global const float *attn_sink_, ulong attn_sink_off,
+                                   __global ELEM(O_DTYPE) *out_, ulong out_off, __global float *lse_, ulong lse_off,
+                                   uint num_queries, uint num_keys, uint num_heads, uint topk, ulong k_batch,
+                                   ulong k_head, ulong k_row, ulong v_batch, ulong v_head, ulong v_row, float scale)
+{
+    const uint num_kv_heads = num_heads / GROUP, head_blocks = (GROUP + HEADS - 1) / HEADS;
+    uint block = get_global_id(1) % head_blocks, kv_head = get_global_id(1) / head_blocks % num_kv_heads;
+    uint b = get_global_id(1) / (head_blocks * num_kv_heads);
+    uint first_head = kv_head * GROUP + block * HEADS, live_heads = min((uint)HEADS, GROUP - block * HEADS);
+    kv_elem *k = k_ + k_off + b * k_batch + kv_head * k_head;
+    kv_elem *v = v_ + v_off + b * v_batch + kv_head * v_head;
+
+    for (uint s = get_global_id(0) * QUERIES; s < min((uint)get_global_id(0) * QUERIES + QUERIES, num_queries); ++s) {
+        ulong row = (ulong)b * num_queries + s;
+        float16 q[HEADS * KVEC], sum[HEADS * VVEC];
+        float maximum[HEADS], total[HEADS];
+        for (int h = 0; h < HEADS; ++h) {
+            ulong at = q_off + (row * num_heads + first_head + min((uint)h, live_heads - 1)) * D;
+            for (int c = 0; c < KVEC; ++c)
+                q[h * KVEC + c] = scale * load_q(q_, at, c, D);
+            for (int c = 0; c < VVEC; ++c)
+                sum[h * VVEC + c] = (float16)(0.0f);
+            maximum[h] = -INFINITY;
+            total[h] = 0.0f;
+        }
+        int end = (int)topk;
+#if HAS_LENGTH
+        end = min(end, topk_length_[topk_length_off + row]);
+#endif
+        for (int next = 0; next < end;) {
+            uint list[KEYS];
+            float weight[HEADS * KEYS], keep[HEADS];
+            int n = gather_list(indices_ + indices_off + row * topk, &next, end, num_keys, list);
+            if (n == 0)
+                break;
+            dots_k(k, k_row, list, n, q, weight);
+            for (int h = 0; h < HEADS; ++h)
+                keep[h] = softmax_step(weight + h * KEYS, n, maximum + h, total + h);
+            weighted_sum_v(v, v_row, list, n, weight, keep, sum);
+        }
+        for (uint h = 0; h < live_heads; ++h) {
+            ulong at = row * num_heads + first_head + h;
+            float lse = total[h] == 0.0f ? INFINITY : maximum[h] + log(total[h]);
+            float factor = total[h] == 0.0f ? 0.0f : 1.0f / total[h];
+#if HAS_SINK
+            if (total[h] != 0.0f)
+                factor /= 1.0f + exp(attn_sink_[attn_sink_off + first_head + h] - lse);
+#endif
+            for (int c = 0; c < VVEC; ++c)
+                store_out(sum[h * VVEC + c] * factor, out_ + out_off, at * DV, c);
+#if HAS_LSE
+            lse_[lse_off + at] = lse;
+#endif
+        }
+    }
+}

@@ -1,0 +1,53 @@
+/* What the forward and backward operations of sparse attention share on the host. */
+#ifndef CLDSA_OPS_SPARSE_ATTENTION_H
+#define CLDSA_OPS_SPARSE_ATTENTION_H
+
+#include "host/ops/op.h"
+
+/* dims of both operations, in this order */
+enum { SPARSE_B, SPARSE_S, SPARSE_T, SPARSE_H, SPARSE_HK, SPARSE_D, SPARSE_DV, SPARSE_K };
+extern const char *const cldsa_sparse_dims[];
+
+/* The inputs that both args structs begin with. v.mem NULL means latent. */
+typedef struct cldsa_sparse_inputs {
+    cldsa_tensor q, k, v, indices, topk_length, attn_sink;
+    int v_dim;
+    float softmax_scale; /* never 0 */
+} cldsa_sparse_inputs;
+
+#define CLDSA_SPARSE_INPUTS(run, a)                                                                                    \
+    ((cldsa_sparse_inputs){(a)->q, (a)->k, (a)->v, (a)->indices, (a)->topk_length, (a)->attn_sink, (a)->v_dim,         \
+                           cldsa_sparse_scale((run)->dims, (a)->softmax_scale)})
+float cldsa_sparse_scale(const int64_t *dims, float softmax_scale);
+
+/* Hk divides H, the value's width, one dtype for k and v. */
+cldsa_status cldsa_sparse_check(const cldsa_run *run, const cldsa_sparse_inputs *in);
+
+/* Heads per kv head. */
+static inline int64_t cldsa_sparse_group(const cldsa_run *run) {
+    return run->dims[SPARSE_H] / run->dims[SPARSE_HK];
+}
+
+/* Appends what every kernel of this operation is built with. */
+void cldsa_sparse_options(const cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, int heads, char *options);
+
+/* Where the kernels find a kv head's rows: strides in elements. */
+typedef struct cldsa_sparse_rows {
+    cldsa_tensor tensor;
+    int64_t batch, head, row;
+} cldsa_sparse_rows;
+#define CLDSA_ARG_STRIDES(r) CLDSA_ARG_U64((r).batch), CLDSA_ARG_U64((r).head), CLDSA_ARG_U64((r).row)
+
+/* ---- CPUs: packed rows (vec) ---------------------------------------------------------------------------------- */
+
+/* Scratch for packed k and v, or 0 where reading them in place is as good. */
+size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in);
+
+/* Sets the rows of k and v (latent: the same); with `packed` enqueues their copies into scratch from byte 0 on. */
+cldsa_status cldsa_sparse_rows_of(cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, cldsa_sparse_rows *k,
+                                  cldsa_sparse_rows *v);
+
+/* Heads of a kv head that one work-item takes, at most `most`. */
+int cldsa_sparse_heads(const cldsa_run *run, int most);
+
+#endif
