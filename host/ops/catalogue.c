@@ -34,6 +34,8 @@ extern const cldsa_op cldsa_op_rope, cldsa_op_mla_pack, cldsa_op_mla_pack_backwa
 /* select */
 extern const cldsa_op cldsa_op_select;
 /* sparse_attention */
+extern const cldsa_op cldsa_op_sparse_attention;
+extern const cldsa_op cldsa_op_sparse_attention_backward;
 extern const cldsa_op cldsa_op_topk;
 
 const cldsa_op *const cldsa_catalogue[] = {
@@ -76,6 +78,8 @@ const cldsa_op *const cldsa_catalogue[] = {
     /* select */
     &cldsa_op_select,
     /* sparse_attention */
+    &cldsa_op_sparse_attention,
+    &cldsa_op_sparse_attention_backward,
     &cldsa_op_topk,
     NULL,
 };
