@@ -14,7 +14,7 @@ enum { KEY_CONFIG = CLI_KEY, KEY_OUT, KEY_RESUME, KEY_LENGTH, KEY_VARIANT, KEY_S
 
 typedef struct train_options {
     const char *device, *config_file, *variant;
-    bool json;
+    bool json, vocab_given; /* else the task says how large the vocabulary is */
     cldsa_run_config run;
     run_paths paths;
     cJSON *file; /* the parsed configuration; its strings are in use */
@@ -76,6 +76,7 @@ static int take(void *user, int key, const char *value) {
     case KEY_VOCAB:
         code = cli_integer("vocab", value, 2, 1 << 24, &number);
         options->run.model.vocab_size = (int)number;
+        options->vocab_given = true;
         return code;
     default:
         return run_options_take(&options->run, &options->paths, key, value);
@@ -86,6 +87,8 @@ static cldsa_status read_config(train_options *options) {
     if (!options->config_file)
         return CLDSA_SUCCESS;
     CLDSA_TRY(cldsa_json_read(options->config_file, &options->file));
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(options->file, "model");
+    options->vocab_given = cJSON_GetObjectItemCaseSensitive(model, "vocab_size") != NULL;
     return cldsa_run_config_from_json(options->file, options->config_file, &options->run);
 }
 
@@ -93,7 +96,7 @@ static cldsa_status read_config(train_options *options) {
 static cldsa_status settle(train_options *options) {
     enum { UNIFORM_VOCAB = 1000, BYTES_VOCAB = 256 };
     cldsa_run_config *run = &options->run;
-    if (run->model.vocab_size == 0)
+    if (!options->vocab_given)
         run->model.vocab_size = run->data.task == CLDSA_TASK_UNIFORM ? UNIFORM_VOCAB : BYTES_VOCAB;
     run->data.vocab = run->model.vocab_size;
     if (run->model.max_positions < run->data.seq_len)
@@ -162,7 +165,6 @@ static int run(int argc, char **argv) {
     train_options options = {.run = cldsa_run_config_default()};
     options.run.directory = "cldsa-run";
     options.run.checkpoint_every = 100;
-    options.run.model.vocab_size = 0; /* settled from the task unless given */
     options.run.model.causal = true;
     int code = cli_parse(&cli_train, argc, argv, take_config, &options);
     if (code != CLI_GO)

@@ -85,32 +85,6 @@ static cldsa_status find_latest(const char *directory, char *path, size_t size) 
                      : cldsa_fail(CLDSA_INVALID_FILE, "%s: names no checkpoint; remove it to start anew", file);
 }
 
-/* The settings a resumed run may not change: all but how long it runs and how often it reports. */
-static cldsa_status compare_runs(const char *source, const cJSON *stored, const cldsa_run_config *config) {
-    static const char *const free_keys[] = {"steps", "log_every", "evaluate_every", "evaluate_batches",
-                                            "checkpoint_every"};
-    cJSON *wanted = cldsa_run_config_to_json(config);
-    cldsa_status status = CLDSA_SUCCESS;
-    for (const cJSON *item = wanted->child; item && status == CLDSA_SUCCESS; item = item->next) {
-        bool may_differ = false;
-        for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; ++i)
-            may_differ |= strcmp(item->string, free_keys[i]) == 0;
-        const cJSON *other = cJSON_GetObjectItemCaseSensitive(stored, item->string);
-        if (may_differ || cJSON_Compare(item, other, true))
-            continue;
-        char *have = other ? cJSON_PrintUnformatted(other) : NULL, *want = cJSON_PrintUnformatted(item);
-        status =
-            cldsa_fail(CLDSA_INVALID_ARGUMENT,
-                       "%s: the checkpoint was made with %s = %.200s, this run has %.200s; choose another directory "
-                       "or start afresh",
-                       source, item->string, have ? have : "nothing", want ? want : "?");
-        free(have);
-        free(want);
-    }
-    cJSON_Delete(wanted);
-    return status;
-}
-
 cldsa_status cldsa_checkpoint_load(cldsa_model *model, const cldsa_run_config *config, int64_t *step) {
     char path[PATH_SIZE], file[PATH_SIZE + 64];
     *step = 0;
@@ -123,7 +97,7 @@ cldsa_status cldsa_checkpoint_load(cldsa_model *model, const cldsa_run_config *c
     int64_t stored = 0;
     cldsa_status status = cldsa_json_get_i64(state, file, "step", 0, INT64_C(1) << 53, &stored);
     if (status == CLDSA_SUCCESS)
-        status = compare_runs(file, cJSON_GetObjectItemCaseSensitive(state, "run"), config);
+        status = cldsa_run_config_compare(cJSON_GetObjectItemCaseSensitive(state, "run"), file, config, true);
     cJSON_Delete(state);
     CLDSA_TRY(status);
     CLDSA_TRY(cldsa_model_load(model, path));

@@ -110,14 +110,10 @@ static cldsa_status load_cell(const char *path, const cldsa_run_config *run, cld
     *stored = false;
     if (access(path, F_OK))
         return CLDSA_SUCCESS;
-    cJSON *object, *wanted = cldsa_run_config_to_json(run);
-    cldsa_status status = cldsa_json_read(path, &object);
-    if (status == CLDSA_SUCCESS && !cJSON_Compare(wanted, cJSON_GetObjectItemCaseSensitive(object, "run"), true)) {
-        cJSON_Delete(object);
-        status =
-            cldsa_fail(CLDSA_INVALID_ARGUMENT,
-                       "%s: holds a run with other settings; choose another --out, or --fresh to throw it away", path);
-    } else if (status == CLDSA_SUCCESS) {
+    cJSON *object;
+    CLDSA_TRY(cldsa_json_read(path, &object));
+    cldsa_status status = cldsa_run_config_compare(cJSON_GetObjectItemCaseSensitive(object, "run"), path, run, false);
+    if (status == CLDSA_SUCCESS) {
         cldsa_run_result *r = &cell->result;
         *r = (cldsa_run_result){.steps = (int64_t)get_number(object, "steps"),
                                 .validation_loss = get_number(object, "validation_loss"),
@@ -130,9 +126,8 @@ static cldsa_status load_cell(const char *path, const cldsa_run_config *run, cld
         read_layers(object, r);
         cell->seconds = get_number(object, "seconds");
         *stored = true;
-        cJSON_Delete(object);
     }
-    cJSON_Delete(wanted);
+    cJSON_Delete(object);
     return status;
 }
 

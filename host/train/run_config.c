@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 cldsa_run_config cldsa_run_config_default(void) {
     return (cldsa_run_config){
@@ -150,4 +151,45 @@ cldsa_status cldsa_run_config_from_json(const cJSON *object, const char *source,
     CLDSA_TRY(cldsa_json_get_i64(object, source, "seed", 0, INT64_C(1) << 53, &seed));
     config->seed = (uint64_t)seed;
     return read_paths(object, source, config);
+}
+
+static cldsa_status differs(const char *source, const cJSON *wanted, const cJSON *stored) {
+    char *have = stored ? cJSON_PrintUnformatted(stored) : NULL, *want = cJSON_PrintUnformatted(wanted);
+    cldsa_status status =
+        cldsa_fail(CLDSA_INVALID_ARGUMENT,
+                   "%s: holds a run with %s = %.200s, this one has %.200s; choose another directory or start afresh",
+                   source, wanted->string, have ? have : "nothing", want ? want : "?");
+    free(have);
+    free(want);
+    return status;
+}
+
+static bool is_pace(const char *key) {
+    static const char *const keys[] = {"steps", "log_every", "evaluate_every", "evaluate_batches", "checkpoint_every"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
+}
+
+static cldsa_status compare(const cJSON *stored, const char *source, const cJSON *wanted, bool pace_may_differ) {
+    for (const cJSON *item = wanted->child; item; item = item->next) {
+        const cJSON *other = cJSON_GetObjectItemCaseSensitive(stored, item->string);
+        if ((pace_may_differ && is_pace(item->string)) || cJSON_Compare(item, other, true))
+            continue;
+        if (cJSON_IsObject(item) && cJSON_IsObject(other))
+            CLDSA_TRY(compare(other, source, item, false)); /* names the one setting inside */
+        return differs(source, item, other);
+    }
+    return CLDSA_SUCCESS;
+}
+
+cldsa_status cldsa_run_config_compare(const cJSON *stored, const char *source, const cldsa_run_config *config,
+                                      bool pace_may_differ) {
+    cJSON *wanted = cldsa_run_config_to_json(config);
+    if (!wanted)
+        return cldsa_fail(CLDSA_OUT_OF_MEMORY, "%s: out of memory", source);
+    cldsa_status status = compare(stored, source, wanted, pace_may_differ);
+    cJSON_Delete(wanted);
+    return status;
 }

@@ -35,4 +35,11 @@ struct cJSON *cldsa_run_config_to_json(const cldsa_run_config *config);
  */
 cldsa_status cldsa_run_config_from_json(const struct cJSON *object, const char *source, cldsa_run_config *config);
 
+/*
+ * CLDSA_INVALID_ARGUMENT unless `stored`, the JSON form of a run found in the file `source`, is the same run; the
+ * message names the first setting that differs. With `pace_may_differ` it may run longer and report at other steps.
+ */
+cldsa_status cldsa_run_config_compare(const struct cJSON *stored, const char *source, const cldsa_run_config *config,
+                                      bool pace_may_differ);
+
 #endif
