@@ -2,18 +2,19 @@
 #include "host/cli/cli.h"
 #include "host/cli/run_options.h"
 #include "host/cli/watch.h"
+#include "host/train/controller_table.h"
 #include "host/train/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_RECIPE = CLI_KEY, KEY_QUICK, KEY_LENGTHS, KEY_VARIANTS, KEY_SEEDS, KEY_OUT, KEY_FRESH };
+enum { KEY_RECIPE = CLI_KEY, KEY_QUICK, KEY_LENGTHS, KEY_VARIANTS, KEY_SEEDS, KEY_OUT, KEY_FRESH, KEY_DRAWS };
 
 typedef struct experiment_options {
     const char *device, *lengths, *variants, *seeds; /* lists as given; NULL until then */
-    bool json, quick;
-    int recipe;
+    bool json, quick, controller;
+    int recipe, draws;
     cldsa_experiment_config config;
     run_paths paths;
 } experiment_options;
@@ -30,6 +31,7 @@ static const cli_option options_table[] = {
     {KEY_SEEDS, "seeds", "LIST", "e.g. 42,123,456"},
     {KEY_OUT, "out", "DIR", "where results are stored; a rerun continues there (default cldsa-experiment)"},
     {KEY_FRESH, "fresh", NULL, "throw away what --out holds of this grid"},
+    {KEY_DRAWS, "draws", "N", "experiment controller: initialisations (default 100)"},
     RUN_OPTIONS,
     {0},
 };
@@ -42,6 +44,13 @@ static int take_recipe(void *user, int key, const char *value) {
     if (key == KEY_QUICK)
         options->quick = true;
     return CLI_GO;
+}
+
+static int take_draws(experiment_options *options, const char *value) {
+    int64_t draws = 0;
+    int code = cli_integer("draws", value, 1, 1000000, &draws);
+    options->draws = (int)draws;
+    return code;
 }
 
 static int take(void *user, int key, const char *value) {
@@ -71,6 +80,12 @@ static int take(void *user, int key, const char *value) {
     case KEY_FRESH:
         options->config.fresh = true;
         return CLI_GO;
+    case KEY_DRAWS:
+        return take_draws(options, value);
+    case CLI_POSITIONAL:
+        options->controller = strcmp(value, "controller") == 0;
+        return options->controller ? CLI_GO
+                                   : cli_usage("experiment: unknown study \"%s\"; there is: controller", value);
     default:
         return run_options_take(&options->config.run, &options->paths, key, value);
     }
@@ -179,8 +194,30 @@ static int run_experiment(experiment_options *options) {
     return code;
 }
 
+/* experiment controller: the published table of k as a distribution. */
+static int run_controller(const experiment_options *options) {
+    cli_session session;
+    cldsa_status status = cli_session_open(options->device, false, &session);
+    if (status != CLDSA_SUCCESS)
+        return cli_report(status);
+    cldsa_config config = cldsa_config_default();
+    cldsa_controller_row rows[CLDSA_CONTROLLER_ROWS];
+    char *text = NULL;
+    status = cldsa_config_set_variant(&config, "adaptive");
+    if (status == CLDSA_SUCCESS)
+        status = cldsa_controller_table(session.ctx, session.queue, &config, options->draws, 1, rows);
+    if (status == CLDSA_SUCCESS)
+        status = cldsa_controller_table_text(rows, options->draws, options->json, &text);
+    cli_session_close(&session);
+    if (status != CLDSA_SUCCESS)
+        return cli_report(status);
+    fputs(text, stdout);
+    free(text);
+    return CLI_OK;
+}
+
 static int run(int argc, char **argv) {
-    experiment_options options = {0};
+    experiment_options options = {.draws = 100};
     int code = cli_parse(&cli_experiment, argc, argv, take_recipe, &options);
     if (code != CLI_GO)
         return code;
@@ -191,6 +228,8 @@ static int run(int argc, char **argv) {
         code = apply_lists(&options);
     if (code != CLI_GO)
         return code;
+    if (options.controller)
+        return run_controller(&options);
     cldsa_experiment_settle(&options.config);
     return run_experiment(&options);
 }
@@ -198,14 +237,16 @@ static int run(int argc, char **argv) {
 const cli_command cli_experiment = {
     .name = "experiment",
     .summary = "compare dense, fixed and adaptive sparsity: the table and its report",
-    .usage = "[--recipe causal|seed] [--quick] [--text PATH...] [OPTIONS]",
+    .usage = "[controller] [--recipe causal|seed] [--quick] [--text PATH...] [OPTIONS]",
     .details =
         "Trains every combination of length, variant and seed, then prints the table with confidence intervals and\n"
-        "writes table.md, table.json and report.html into --out. Finished cells are kept: a rerun continues.",
+        "writes table.md, table.json and report.html into --out. Finished cells are kept: a rerun continues.\n"
+        "`experiment controller` prints how many keys a freshly initialised controller keeps, over many draws.",
     .options = options_table,
     .examples =
         "  cldsa experiment --quick --text /usr/share/games/fortunes\n"
         "  cldsa experiment --recipe seed\n"
+        "  cldsa experiment controller --draws 100\n"
         "  cldsa experiment --task recall --pairs 16 --lengths 128 --variants dense,fixed25,adaptive --seeds 1,2,3\n",
     .run = run,
 };

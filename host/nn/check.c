@@ -2,7 +2,7 @@
 
 #include "host/io/json.h"
 #include "host/nn/model.h"
-#include "host/nn/policy.h"
+#include "host/nn/policy_run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -380,94 +380,39 @@ static cldsa_status check_model(cldsa_context *ctx, cl_command_queue queue, cons
 
 /* ---- the controller alone ------------------------------------------------------------------------------------- */
 
-/* A controller outside a model: its parameters, and one batch's memory at a time. */
-typedef struct controller_check {
-    cldsa_check_report *report;
-    const cldsa_safetensors *file;
-    const cldsa_policy *policy;
-    cldsa_policy_layer *layer;
-    cldsa_params params;
-    cldsa_nn nn;
-} controller_check;
-
-static cldsa_status buffer_of(cldsa_context *ctx, size_t bytes, cl_mem *out) {
-    cl_int error = CL_SUCCESS;
-    *out = clCreateBuffer(cldsa_context_cl(ctx), CL_MEM_READ_WRITE, bytes ? bytes : 4, NULL, &error);
-    return error ? cldsa_fail(error, "allocating %zu bytes failed", bytes) : CLDSA_SUCCESS;
-}
-
 /* Compares one case; `prefix` is "case0.". */
-static cldsa_status compare_case(controller_check *check, const char *prefix) {
+static cldsa_status compare_case(cldsa_check_report *report, const cldsa_safetensors *file, const cldsa_policy_run *run,
+                                 const char *prefix) {
     char name[64];
     const cldsa_st_tensor *want = NULL;
+    cl_command_queue queue = run->nn.call.queue;
     snprintf(name, sizeof name, "%sk", prefix);
-    CLDSA_TRY(cldsa_safetensors_get(check->file, name, &want));
-    CLDSA_TRY(compare_device(check->report, check->nn.call.queue, want, check->layer->k_rows, exact));
-    const cldsa_tensor factors = check->policy->inspect(check->layer, "factors");
+    CLDSA_TRY(cldsa_safetensors_get(file, name, &want));
+    CLDSA_TRY(compare_device(report, queue, want, run->layer->k_rows, exact));
+    const cldsa_tensor factors = run->policy->inspect(run->layer, "factors");
     for (int i = 0; i < 3; ++i) {
         snprintf(name, sizeof name, "%s%s", prefix, factor_suffixes[i]);
-        CLDSA_TRY(cldsa_safetensors_get(check->file, name, &want));
-        CLDSA_TRY(compare_factor(check->report, check->nn.call.queue, want, factors, i));
+        CLDSA_TRY(cldsa_safetensors_get(file, name, &want));
+        CLDSA_TRY(compare_factor(report, queue, want, factors, i));
     }
     return CLDSA_SUCCESS;
 }
 
-/* Plan, allocate, run: what a model does for a batch shape, for one controller. */
-static cldsa_status run_case(controller_check *check, const cldsa_st_tensor *hidden, cldsa_arena *arena,
-                             const char *prefix) {
-    cldsa_nn *nn = &check->nn;
-    nn->batch = hidden->shape[0];
-    nn->seq_len = hidden->shape[1];
-    nn->tokens = nn->batch * nn->seq_len;
-    nn->workspace_needed = 0;
-    cldsa_policy_view view = {0};
-    for (int placing = 0; placing < 2; ++placing) {
-        arena->used = arena->peak = 0;
-        view.hidden = CLDSA_PLACE(arena, CLDSA_F32, nn->batch, nn->seq_len, nn->config->hidden_size);
-        check->policy->place(check->layer, nn, arena, arena);
-        if (placing == 0)
-            CLDSA_TRY(buffer_of(nn->ctx, arena->peak, &arena->mem));
-    }
-    if (check->policy->prepare)
-        CLDSA_TRY(check->policy->prepare(check->layer, nn));
-    nn->planning = true;
-    cldsa_status status = check->policy->forward(check->layer, nn, &view);
-    nn->planning = false;
-    CLDSA_TRY(status);
-    CLDSA_TRY(buffer_of(nn->ctx, nn->workspace_needed, &nn->call.workspace));
-    nn->call.workspace_bytes = nn->workspace_needed;
-    cl_int error = clEnqueueWriteBuffer(nn->call.queue, view.hidden.mem, CL_TRUE, view.hidden.offset * sizeof(float),
-                                        hidden->bytes, hidden->data, 0, NULL, NULL);
-    if (error)
-        return cldsa_fail(error, "writing hidden states failed");
-    CLDSA_TRY(check->policy->forward(check->layer, nn, &view));
-    return compare_case(check, prefix);
-}
-
-static cldsa_status run_controller(controller_check *check) {
-    cldsa_nn *nn = &check->nn;
-    CLDSA_TRY(check->policy->declare(check->layer, &check->params, nn->config, ""));
-    cldsa_params_layout(&check->params);
-    CLDSA_TRY(cldsa_params_allocate(&check->params, cldsa_context_cl(nn->ctx), nn->call.queue, false));
-    CLDSA_TRY(cldsa_params_read(&check->params, check->params.value, check->file, "param.", true));
+static cldsa_status run_cases(cldsa_check_report *report, const cldsa_safetensors *file, cldsa_policy_run *run) {
+    CLDSA_TRY(cldsa_params_read(&run->params, run->params.value, file, "param.", true));
+    int width = run->nn.config->hidden_size;
     for (int i = 0;; ++i) {
         char prefix[32], name[64];
         snprintf(prefix, sizeof prefix, "case%d.", i);
         snprintf(name, sizeof name, "%sh", prefix);
-        const cldsa_st_tensor *hidden = cldsa_safetensors_find(check->file, name);
+        const cldsa_st_tensor *hidden = cldsa_safetensors_find(file, name);
         if (!hidden)
             return CLDSA_SUCCESS;
-        if (hidden->rank != 3 || hidden->shape[1] < 2 || hidden->shape[2] != nn->config->hidden_size)
-            return cldsa_fail(CLDSA_INVALID_SHAPE, "%s must be [B,S,%d] with S above 1", name, nn->config->hidden_size);
-        cldsa_arena arena = {0};
-        cldsa_status status = run_case(check, hidden, &arena, prefix);
-        clFinish(nn->call.queue);
-        if (arena.mem)
-            clReleaseMemObject(arena.mem);
-        if (nn->call.workspace)
-            clReleaseMemObject(nn->call.workspace);
-        nn->call.workspace = NULL;
-        CLDSA_TRY(status);
+        if (hidden->rank != 3 || hidden->shape[1] < 2 || hidden->shape[2] != width)
+            return cldsa_fail(CLDSA_INVALID_SHAPE, "%s must be [B,S,%d] with S above 1", name, width);
+        CLDSA_TRY(cldsa_policy_run_shape(run, hidden->shape[0], hidden->shape[1]));
+        CLDSA_TRY(cldsa_policy_run_forward(run, hidden->data));
+        CLDSA_TRY(compare_case(report, file, run, prefix));
     }
 }
 
@@ -475,12 +420,11 @@ static cldsa_status check_controller(cldsa_context *ctx, cl_command_queue queue,
                                      cldsa_check_report *report) {
     cldsa_config config;
     CLDSA_TRY(read_config(file, &config));
-    controller_check check = {.report = report, .file = file, .policy = &cldsa_policy_controller};
-    check.nn = (cldsa_nn){.ctx = ctx, .config = &config, .params = &check.params, .call = {.queue = queue}};
-    check.layer = calloc(1, check.policy->layer_bytes);
-    cldsa_status status = check.layer ? run_controller(&check) : cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory");
-    free(check.layer);
-    cldsa_params_free(&check.params);
+    cldsa_policy_run run = {0};
+    cldsa_status status = cldsa_policy_run_open(&run, ctx, queue, &config, &cldsa_policy_controller);
+    if (status == CLDSA_SUCCESS)
+        status = run_cases(report, file, &run);
+    cldsa_policy_run_close(&run);
     return status == CLDSA_SUCCESS ? status : cldsa_fail_prefix(status, "%s", cldsa_safetensors_path(file));
 }
 

@@ -68,6 +68,7 @@ static cldsa_status store_cell(const char *path, const cldsa_run_config *run, co
     cJSON *object = cJSON_CreateObject();
     cJSON_AddNumberToObject(object, "format", RESULT_FORMAT);
     cJSON_AddItemToObject(object, "run", cldsa_run_config_to_json(run));
+    cJSON_AddStringToObject(object, "device", cell->device);
     put_number(object, "steps", (double)r->steps);
     put_number(object, "validation_loss", r->validation_loss);
     put_number(object, "validation_accuracy", r->validation_accuracy);
@@ -124,6 +125,8 @@ static cldsa_status load_cell(const char *path, const cldsa_run_config *run, cld
                                 .peak_device_bytes = (size_t)get_number(object, "peak_device_bytes"),
                                 .num_parameters = (int64_t)get_number(object, "num_parameters")};
         read_layers(object, r);
+        const char *device = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "device"));
+        snprintf(cell->device, sizeof cell->device, "%s", device ? device : "unknown device");
         cell->seconds = get_number(object, "seconds");
         *stored = true;
     }
@@ -167,6 +170,9 @@ static cldsa_status run_cell(cldsa_context *ctx, cl_command_queue queue, const c
         hooks->cell(hooks->user, number, count, cell, config->variants[cell->variant], stored);
     if (stored)
         return CLDSA_SUCCESS;
+    const cldsa_device_info *info = cldsa_context_device_info(ctx);
+    snprintf(cell->device, sizeof cell->device, "%.100s / %.100s (driver %.40s)", info->platform_name, info->name,
+             info->driver);
     double start = now();
     CLDSA_TRY(cldsa_train(ctx, queue, &run, hooks ? &hooks->run : NULL, &cell->result));
     cell->seconds = now() - start;
@@ -252,6 +258,16 @@ static void compare(const cldsa_experiment_config *config, cldsa_experiment_resu
         result->comparisons[i].loss = tests[i];
 }
 
+/* A grid may have been continued on another device: each is named once. */
+static void name_devices(cldsa_experiment_result *result) {
+    for (int i = 0; i < result->num_cells; ++i) {
+        const char *device = result->cells[i].device;
+        size_t used = strlen(result->device);
+        if (!strstr(result->device, device))
+            snprintf(result->device + used, sizeof result->device - used, "%s%s", used ? " + " : "", device);
+    }
+}
+
 cldsa_status cldsa_experiment_run(cldsa_context *ctx, cl_command_queue queue, const cldsa_experiment_config *config,
                                   const cldsa_experiment_hooks *hooks, cldsa_experiment_result **out) {
     *out = NULL;
@@ -276,9 +292,7 @@ cldsa_status cldsa_experiment_run(cldsa_context *ctx, cl_command_queue queue, co
         for (int v = 0; v < config->num_variants; ++v)
             result->rows[result->num_rows++] = table_row(result, config->lengths[l], v);
     compare(config, result);
-    const cldsa_device_info *info = cldsa_context_device_info(ctx);
-    snprintf(result->device, sizeof result->device, "%s / %s", info->platform_name, info->name);
-    snprintf(result->driver, sizeof result->driver, "%s", info->driver);
+    name_devices(result);
     *out = result;
     return CLDSA_SUCCESS;
 }

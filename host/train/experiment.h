@@ -45,7 +45,8 @@ typedef struct cldsa_cell {
     int length;
     int variant; /* index into config->variants */
     uint64_t seed;
-    double seconds; /* wall time of the cell, over all its attempts in this process */
+    double seconds;   /* wall time of the cell, over all its attempts in this process */
+    char device[260]; /* "platform / name, driver" it ran on */
     cldsa_run_result result;
 } cldsa_cell;
 
@@ -72,8 +73,7 @@ typedef struct cldsa_experiment_result {
     /* Each adaptive variant against each other variant, per length; Holm's correction over all of them. */
     cldsa_table_comparison comparisons[CLDSA_MAX_AXIS * CLDSA_MAX_AXIS * CLDSA_MAX_AXIS];
     int num_comparisons;
-    char device[260]; /* "platform / name" */
-    char driver[128];
+    char device[520]; /* what the cells ran on; several are joined with " + " */
 } cldsa_experiment_result;
 
 typedef struct cldsa_experiment_hooks {

@@ -158,10 +158,10 @@ void cldsa_report_heading(const cldsa_experiment_config *config, const cldsa_exp
     const cldsa_run_config *run = &config->run;
     snprintf(text, size,
              "Recipe %s, task %s, %d steps of batch %d, %d seed%s; %s causal mask, labels shifted %s. "
-             "Mean ± standard deviation over seeds. Device: %s (driver %s).",
+             "Mean ± standard deviation over seeds. Device: %s.",
              cldsa_recipe_names[config->recipe], cldsa_task_names[run->data.task], run->steps, run->batch,
              config->num_seeds, config->num_seeds == 1 ? "" : "s", run->model.causal ? "with" : "no",
-             run->data.shifted_twice ? "twice" : "once", result->device, result->driver);
+             run->data.shifted_twice ? "twice" : "once", result->device);
 }
 
 cldsa_status cldsa_report_markdown(const cldsa_experiment_config *config, const cldsa_experiment_result *result,
@@ -255,7 +255,6 @@ cldsa_status cldsa_report_json(const cldsa_experiment_config *config, const clds
     cJSON_AddNumberToObject(root, "batch", config->run.batch);
     cJSON_AddNumberToObject(root, "seeds", config->num_seeds);
     cJSON_AddStringToObject(root, "device", result->device);
-    cJSON_AddStringToObject(root, "driver", result->driver);
     cJSON *rows = cJSON_AddArrayToObject(root, "rows");
     for (int i = 0; i < result->num_rows; ++i)
         cJSON_AddItemToArray(rows, json_row(config, &result->rows[i]));
