@@ -1,7 +1,9 @@
-/* Exact top-k of rows. Kernels: cl/topk_vec.cl, cl/topk_bitonic.cl, cl/topk_radix.cl, common to them cl/topk.clh. */
+/* Exact top-k of rows. Kernels: cl/topk_vec.cl, cl/topk_bitonic.cl, cl/topk_radix.cl and cl/topk_sort.cl,
+ * common to them cl/topk.clh. */
 #include <cldsa/topk.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "host/ops/op.h"
@@ -15,6 +17,11 @@ enum { SCORES, K_ROWS, KS, KE, INDICES, VALUES, COUNT, MASK };
 static const char *const order_names[] = {"index", "score", NULL};
 
 enum { MAX_ROW = 1 << 24 };
+
+enum { MAX_BITONIC = 4096 };  /* longest row of the bitonic variant; log^2 steps beyond are no use */
+enum { BITONIC_BEST = 1024 }; /* up to here it is the faster one */
+enum { RADIX_BINS = 2048 };   /* BINS of cl/topk_radix.cl */
+enum { MAX_SLAB = 32768 };    /* rows of a launch's second dimension */
 
 static const cldsa_field fields[] = {
     CLDSA_IN(args_t, scores, "R* T", CLDSA_ACCEPT_FLOAT, "what to select from"),
@@ -73,6 +80,15 @@ static cldsa_status get_kernel(cldsa_run *run, const char *name, const char *mor
     return cldsa_run_kernel(run, name, options, out);
 }
 
+/* The same of cl/topk_sort.cl. */
+static cldsa_status get_sort_kernel(cldsa_run *run, const char *name, bool last, cldsa_kernel **out) {
+    const args_t *a = run->args;
+    char options[CLDSA_OPTIONS_MAX];
+    cldsa_run_options(run, options, "-DS_DTYPE=%s -DHAS_VALUES=%d -DLAST=%d", cldsa_dtype_macro(a->scores.dtype),
+                      a->values.mem != NULL, last);
+    return cldsa_get_kernel(run->ctx, "topk_sort.cl", name, options, out);
+}
+
 /* TOPK_ARGS of cl/topk.clh. */
 #define TOPK_ARGS(a, d)                                                                                                \
     CLDSA_ARG_TENSOR((a)->scores), CLDSA_ARG_TENSOR((a)->k_rows), CLDSA_ARG_TENSOR((a)->ks),                           \
@@ -115,6 +131,175 @@ static const cldsa_variant vec = {
                  {"SAMPLE", 1024, {256, 512, 1024, 2048}, "keys in a sample of a long row"}},
     .workspace = vec_workspace,
     .enqueue = vec_enqueue,
+};
+
+/* ---- bitonic: a group sorts short rows ------------------------------------------------------------------------- */
+
+/* Pairs per row: T as a power of two, and whole words of the bit set. */
+static int64_t bitonic_pairs(const cldsa_run *run) {
+    int64_t pairs = 32;
+    while (pairs < run->dims[T])
+        pairs *= 2;
+    return pairs;
+}
+
+static int64_t bitonic_rows(const cldsa_run *run, const int *tune) {
+    int64_t rows = 2 * tune[0] / bitonic_pairs(run);
+    return rows > 1 ? rows : 1;
+}
+
+static bool bitonic_legal(const cldsa_run *run, const int *tune) {
+    int64_t pairs = bitonic_pairs(run) * bitonic_rows(run, tune);
+    size_t bytes = (size_t)pairs * sizeof(cl_ulong) + (size_t)pairs / 32 * 2 * sizeof(cl_uint);
+    return bytes <= cldsa_context_capabilities(run->ctx)->local_mem_bytes &&
+           (size_t)tune[0] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
+}
+
+static bool bitonic_can_run(const cldsa_run *run) {
+    return bitonic_pairs(run) <= MAX_BITONIC && bitonic_legal(run, (const int[]){64});
+}
+
+static void bitonic_defaults(const cldsa_run *run, int *tune) {
+    int64_t half = bitonic_pairs(run) / 2;
+    tune[0] = half < 128 ? 128 : half > 512 ? 512 : (int)half;
+    while (tune[0] > 64 && !bitonic_legal(run, tune))
+        tune[0] /= 2;
+}
+
+static cldsa_status bitonic_enqueue(cldsa_run *run) {
+    const args_t *a = run->args;
+    char more[32];
+    snprintf(more, sizeof more, " -DN=%d", (int)bitonic_pairs(run));
+    cldsa_kernel *kernel;
+    CLDSA_TRY(get_kernel(run, "topk_bitonic", more, &kernel));
+    size_t local = (size_t)run->tune[0];
+    size_t global = (size_t)cldsa_ceil_div(run->dims[R], bitonic_rows(run, run->tune)) * local;
+    return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, TOPK_ARGS(a, run->dims));
+}
+
+static const cldsa_variant bitonic = {
+    .name = "bitonic",
+    .file = "topk_bitonic.cl",
+    .tunables = {{"WG", 128, {64, 128, 256, 512}, "work-items per group"}},
+    .can_run = bitonic_can_run,
+    .defaults = bitonic_defaults,
+    .legal = bitonic_legal,
+    .enqueue = bitonic_enqueue,
+};
+
+/* ---- radix: a group per row, and a sort where scores give the order -------------------------------------------- */
+
+/* Local memory of topk_radix (shared_t) with these tunables. */
+static size_t radix_local_bytes(int wg, int candidates) {
+    int spare = 2 * wg > RADIX_BINS ? 2 * wg : RADIX_BINS;
+    return sizeof(cl_uint) * (size_t)(2 * candidates + spare + wg + wg / 32 + wg / 32 + 8);
+}
+
+static bool radix_legal(const cldsa_run *run, const int *tune) {
+    const cldsa_device_info *info = cldsa_context_device_info(run->ctx);
+    size_t local = cldsa_context_capabilities(run->ctx)->local_mem_bytes;
+    size_t sort_bytes = (size_t)tune[4] * sizeof(cl_ulong);
+    return tune[0] <= RADIX_BINS && 4 * tune[0] <= tune[1] && 2 * tune[3] <= tune[4] &&
+           (size_t)tune[0] <= info->max_work_group_size && (size_t)tune[3] <= info->max_work_group_size &&
+           radix_local_bytes(tune[0], tune[1]) <= local && sort_bytes <= local;
+}
+
+static const int radix_least[] = {64, 512, 1, 64, 512};
+
+static bool radix_can_run(const cldsa_run *run) {
+    return radix_legal(run, radix_least);
+}
+
+static void radix_defaults(const cldsa_run *run, int *tune) {
+    while (!radix_legal(run, tune) && tune[1] > radix_least[1])
+        for (int i = 0; i < 5; ++i)
+            tune[i] = tune[i] / 2 > radix_least[i] ? tune[i] / 2 : radix_least[i];
+}
+
+static bool needs_runs(const cldsa_run *run) {
+    return by_score(run) && run->dims[K] > cldsa_run_tune(run, "CHUNK");
+}
+
+/* Two lists of pairs for as many rows at a time as there is room for. */
+static void radix_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    *minimum = needs_runs(run) ? (size_t)run->dims[K] * 2 * sizeof(cl_ulong) : 0;
+    *preferred = *minimum * (size_t)run->dims[R];
+}
+
+/* Scratch as 64-bit pairs, which no dtype names: offset and size count pairs. */
+static cldsa_tensor pairs_at(const cldsa_run *run, int64_t at, int64_t n) {
+    cldsa_tensor pairs = cldsa_run_scratch(run, (size_t)at * sizeof(cl_ulong), CLDSA_U32, 2 * n);
+    pairs.offset /= 2;
+    return pairs;
+}
+
+/* Merges sorted chunks of `rows` rows from `first`; the last merge writes the results. */
+static cldsa_status merge_runs(cldsa_run *run, cl_uint first, int64_t rows, cldsa_tensor from, cldsa_tensor to) {
+    const args_t *a = run->args;
+    size_t global[2] = {(size_t)run->dims[K], (size_t)rows};
+    for (int64_t length = cldsa_run_tune(run, "CHUNK"); length < run->dims[K]; length *= 2) {
+        cldsa_kernel *merge;
+        bool last = 2 * length >= run->dims[K];
+        CLDSA_TRY(get_sort_kernel(run, "topk_merge", last, &merge));
+        CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, merge, 2, global, NULL, CLDSA_ARG_TENSOR(a->scores),
+                                CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->values), CLDSA_ARG_TENSOR(from),
+                                CLDSA_ARG_TENSOR(to), CLDSA_ARG_U32(run->dims[T]), CLDSA_ARG_U32(run->dims[K]),
+                                CLDSA_ARG_U32(first), CLDSA_ARG_U32(length)));
+        cldsa_tensor swap = from;
+        from = to;
+        to = swap;
+    }
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status sort_selection(cldsa_run *run) {
+    const args_t *a = run->args;
+    const int64_t *d = run->dims;
+    int64_t chunks = cldsa_ceil_div(d[K], cldsa_run_tune(run, "CHUNK")), slab = d[R] < MAX_SLAB ? d[R] : MAX_SLAB;
+    cldsa_tensor lists[2] = {{0}};
+    if (needs_runs(run)) {
+        int64_t room = (int64_t)(run->workspace_bytes / ((size_t)d[K] * 2 * sizeof(cl_ulong)));
+        slab = room < slab ? room : slab;
+        for (int i = 0; i < 2; ++i)
+            lists[i] = pairs_at(run, i * slab * d[K], slab * d[K]);
+    }
+    size_t local[2] = {(size_t)cldsa_run_tune(run, "SORT_WG"), 1};
+    for (int64_t first = 0; first < d[R]; first += slab) {
+        int64_t rows = d[R] - first < slab ? d[R] - first : slab;
+        size_t global[2] = {(size_t)chunks * local[0], (size_t)rows};
+        cldsa_kernel *sort;
+        CLDSA_TRY(get_sort_kernel(run, "topk_sort_chunks", chunks == 1, &sort));
+        CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, sort, 2, global, local, CLDSA_ARG_TENSOR(a->scores),
+                                CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->values), CLDSA_ARG_TENSOR(lists[0]),
+                                CLDSA_ARG_U32(d[T]), CLDSA_ARG_U32(d[K]), CLDSA_ARG_U32(first)));
+        CLDSA_TRY(merge_runs(run, (cl_uint)first, rows, lists[0], lists[1]));
+    }
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status radix_enqueue(cldsa_run *run) {
+    const args_t *a = run->args;
+    bool aligned = a->scores.dtype == CLDSA_F32 && a->scores.offset % 4 == 0 && run->dims[T] % 4 == 0;
+    cldsa_kernel *kernel;
+    CLDSA_TRY(get_kernel(run, "topk_radix", aligned ? " -DALIGNED=1" : "", &kernel));
+    size_t local = (size_t)cldsa_run_tune(run, "WG"), global = (size_t)run->dims[R] * local;
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, TOPK_ARGS(a, run->dims)));
+    return by_score(run) ? sort_selection(run) : CLDSA_SUCCESS;
+}
+
+static const cldsa_variant radix = {
+    .name = "radix",
+    .file = "topk_radix.cl",
+    .tunables = {{"WG", 1024, {256, 512, 1024}, "work-items per row"},
+                 {"CANDIDATES", 4096, {2048, 4096, 8192}, "keys that local memory takes"},
+                 {"UNROLL", 4, {1, 2, 4, 8}, "loads of four keys in flight"},
+                 {"SORT_WG", 512, {128, 256, 512, 1024}, "work-items per chunk of the sort"},
+                 {"CHUNK", 2048, {1024, 2048, 4096}, "pairs sorted in local memory"}},
+    .can_run = radix_can_run,
+    .defaults = radix_defaults,
+    .legal = radix_legal,
+    .workspace = radix_workspace,
+    .enqueue = radix_enqueue,
 };
 
 /* ---- reference, costs, description ----------------------------------------------------------------------------- */
@@ -200,7 +385,13 @@ static double bytes(const cldsa_run *run) {
     return row * (double)run->dims[R];
 }
 
-static const cldsa_variant *const variants[] = {&vec, NULL};
+static const cldsa_variant *const variants[] = {&vec, &bitonic, &radix, NULL};
+
+static int choose(const cldsa_run *run) {
+    if (cldsa_context_capabilities(run->ctx)->is_cpu)
+        return 0;
+    return run->dims[T] <= BITONIC_BEST ? 1 : 2;
+}
 
 const cldsa_op cldsa_op_topk = {
     .name = "topk",
@@ -209,6 +400,7 @@ const cldsa_op cldsa_op_topk = {
     .dims = dims,
     .fields = fields,
     .variants = variants,
+    .choose = choose,
     .check = check,
     .reference = reference,
     .flops = flops,
