@@ -34,34 +34,8 @@ typedef struct harness_data harness_data;
 
 typedef struct harness_case {
     const char *name;
-    const char *dims;   /* extents by name: "B=2 S=7 T=33"; also those that only appear in .shapes */
-    const char *params; /* parameters that differ from their defaults: "range=causal k=5 p=0.1"; enums by name */
-    const char *give;   /* the optional tensors that are given: "k_scale lse"; "*" gives all */
-    const char
-        *dtypes; /* "q=F16 mask=U32"; otherwise F32, I32 or U8, whichever the field accepts first in that order */
-    /*
-     * Shapes where the table's first alternative is not meant, separated by ';': "w=B S H; scores=2 3 T". Words are
-     * dimensions or numbers; #T is packed as the field's dtype asks.
-     */
-    const char *shapes;
-    /*
-     * How input tensors are filled, separated by ';': "k_rows=whole 0 T; mask=mask 0.3". Operands are numbers, inf,
-     * nan, or dimensions with an optional +n or -n ("T-1"). Without an entry float tensors are normal(0,1).
-     *   normal [SIGMA [MEAN]]  uniform A B      floats
-     *   whole A B              whole numbers, A and B included; any dtype (exact sums, ties)
-     *   const V                every element
-     *   positive               0.5 .. 1.5
-     *   ties N                 normal, rounded to N steps per unit
-     *   special                normal with NaN, +-inf, signed zeros, denormals strewn in
-     *   iota                   0, 1, 2, ...
-     *   mask P                 on with probability P: bytes 0 or not 0, or bits
-     *   indices T              rows of the last extent: distinct, ascending, the tail of some rows -1
-     *   wild T                 -3 .. T+3, in any order, repeated
-     *   range_start T, range_end T   a pair for ks and ke: some ranges empty, reversed or reaching outside 0..T
-     *   offsets N              ascending from 0 to N, some equal
-     *   labels V               0 .. V-1, some -100
-     */
-    const char *fill;
+    /* What is called: the texts of a cldsa_workload_spec, explained in host/ops/workload.h. */
+    const char *dims, *params, *give, *dtypes, *shapes, *fill;
     /* Changes inputs after the fills, before the reference (harness_tensor); may be NULL. */
     void (*prepare)(harness_data *data);
     const char *alias;   /* "y=x": the output y lies in x's own buffer */

@@ -83,7 +83,7 @@ typedef struct device_case {
 /* Reading a guard or an unwritten output gives NaN, or an index far out of range. */
 static void fill_poison(unsigned char *bytes, size_t count, cldsa_dtype dtype, unsigned char low) {
     for (size_t i = 0; i < count; ++i)
-        bytes[i] = harness_is_float(dtype) ? (unsigned char)(i % 2 ? 0xff : low) : 0xab;
+        bytes[i] = cldsa_dtype_is_float(dtype) ? (unsigned char)(i % 2 ? 0xff : low) : 0xab;
 }
 
 static void make_guarded(guarded *buffer, size_t lead, size_t bytes, cldsa_dtype dtype, const void *content) {
@@ -126,24 +126,25 @@ static bool guards_hold(const guarded *buffer) {
 }
 
 static size_t tensor_bytes(const harness_data *data, int field) {
-    return (size_t)harness_numel(&data->tensors[field]) * cldsa_dtype_size(data->tensors[field].dtype);
+    return (size_t)harness_numel(&data->work.tensors[field]) * cldsa_dtype_size(data->work.tensors[field].dtype);
 }
 
 static void make_buffers(harness_data *data, device_case *on) {
-    for (int i = 0; i < data->num_fields; ++i) {
-        if (!data->given[i] || data->alias[i] >= 0)
+    for (int i = 0; i < data->work.num_fields; ++i) {
+        if (!data->work.given[i] || data->alias[i] >= 0)
             continue;
-        cldsa_dtype dtype = data->tensors[i].dtype;
+        cldsa_dtype dtype = data->work.tensors[i].dtype;
         size_t offset = GUARD_BYTES / cldsa_dtype_size(dtype) + (size_t)(7 * i + 3 * data->index + 1) % 16;
-        make_guarded(&on->buffers[i], offset * cldsa_dtype_size(dtype), tensor_bytes(data, i), dtype, data->raw[i]);
-        cldsa_tensor *view = cldsa_field_tensor(data->args, &data->op->fields[i]);
+        make_guarded(&on->buffers[i], offset * cldsa_dtype_size(dtype), tensor_bytes(data, i), dtype,
+                     data->work.raw[i]);
+        cldsa_tensor *view = cldsa_field_tensor(data->work.args, &data->work.op->fields[i]);
         view->mem = on->buffers[i].mem;
         view->offset = offset;
     }
-    for (int i = 0; i < data->num_fields; ++i)
-        if (data->given[i] && data->alias[i] >= 0) {
-            cldsa_tensor *view = cldsa_field_tensor(data->args, &data->op->fields[i]);
-            const cldsa_tensor *target = cldsa_field_tensor(data->args, &data->op->fields[data->alias[i]]);
+    for (int i = 0; i < data->work.num_fields; ++i)
+        if (data->work.given[i] && data->alias[i] >= 0) {
+            cldsa_tensor *view = cldsa_field_tensor(data->work.args, &data->work.op->fields[i]);
+            const cldsa_tensor *target = cldsa_field_tensor(data->work.args, &data->work.op->fields[data->alias[i]]);
             view->mem = target->mem;
             view->offset = target->offset;
         }
@@ -184,7 +185,7 @@ static cldsa_status call_device(harness_data *data, device_case *on, const way *
                        .num_wait = gate ? 1 : 0,
                        .wait = gate ? &gate : NULL,
                        .event = how->gated ? &done : NULL};
-    cldsa_status status = cldsa_op_enqueue(device.ctx, data->op, data->args, &call);
+    cldsa_status status = cldsa_op_enqueue(device.ctx, data->work.op, data->work.args, &call);
     if (gate) {
         clSetUserEventStatus(gate, CL_COMPLETE);
         clReleaseEvent(gate);
@@ -201,7 +202,7 @@ static cldsa_status call_device(harness_data *data, device_case *on, const way *
 /* ---- comparison ---------------------------------------------------------------------------------------------- */
 
 static void compare_output(harness_data *data, device_case *on, int field, const char *label) {
-    const cldsa_host_tensor *want = &data->tensors[field];
+    const cldsa_host_tensor *want = &data->work.tensors[field];
     const guarded *buffer = &on->buffers[data->alias[field] >= 0 ? data->alias[field] : field];
     int64_t numel = harness_numel(want), wrong = 0;
     size_t element = cldsa_dtype_size(want->dtype);
@@ -211,9 +212,9 @@ static void compare_output(harness_data *data, device_case *on, int field, const
     cldsa_unpack(want->dtype, buffer->after + buffer->at, numel, got);
     for (int64_t e = 0; e < numel; ++e) {
         size_t at = buffer->at + (size_t)e * element;
-        bool untouched = harness_is_untouched(want->data[e]);
+        bool untouched = cldsa_is_untouched(want->data[e]);
         double error = untouched ? (memcmp(buffer->before + at, buffer->after + at, element) == 0 ? 0 : INFINITY)
-                                 : cldsa_error(data->op, want->dtype, got[e], want->data[e], scale);
+                                 : cldsa_error(data->work.op, want->dtype, got[e], want->data[e], scale);
         worst = error > worst ? error : worst;
         if (error <= 1)
             continue;
@@ -222,12 +223,12 @@ static void compare_output(harness_data *data, device_case *on, int field, const
             if (!untouched)
                 snprintf(wanted, sizeof wanted, "%.9g", want->data[e]);
             harness_failed(data, "%s: %s[%lld] is %.9g, want %s (error %.3g x allowed)", label,
-                           data->op->fields[field].name, (long long)e, got[e], wanted, error);
+                           data->work.op->fields[field].name, (long long)e, got[e], wanted, error);
         }
     }
     if (wrong > SHOWN_MISMATCHES)
         harness_failed(data, "%s: %s: %lld of %lld elements are wrong, the worst by %.3g x allowed", label,
-                       data->op->fields[field].name, (long long)wrong, (long long)numel, worst);
+                       data->work.op->fields[field].name, (long long)wrong, (long long)numel, worst);
     free(got);
 }
 
@@ -235,14 +236,14 @@ static void compare_case(harness_data *data, device_case *on, const way *how) {
     char label[HARNESS_TEXT];
     describe(how, label);
     bool written[CLDSA_MAX_FIELDS] = {false};
-    for (int i = 0; i < data->num_fields; ++i)
-        if (data->given[i] && harness_is_output(&data->op->fields[i]))
+    for (int i = 0; i < data->work.num_fields; ++i)
+        if (data->work.given[i] && cldsa_field_is_output(&data->work.op->fields[i]))
             written[data->alias[i] >= 0 ? data->alias[i] : i] = true;
-    for (int i = 0; i < data->num_fields; ++i) {
+    for (int i = 0; i < data->work.num_fields; ++i) {
         guarded *buffer = &on->buffers[i];
         if (!buffer->mem)
             continue;
-        const char *name = data->op->fields[i].name;
+        const char *name = data->work.op->fields[i].name;
         if (!guards_hold(buffer))
             harness_failed(data, "%s: wrote outside of %s", label, name);
         if (!written[i]) {
@@ -259,15 +260,15 @@ static void compare_case(harness_data *data, device_case *on, const way *how) {
     }
     if (on->workspace.mem && !guards_hold(&on->workspace))
         harness_failed(data, "%s: wrote outside of the workspace", label);
-    for (int i = 0; i < data->num_fields && !how->repeat; ++i)
-        if (data->given[i] && harness_is_output(&data->op->fields[i]))
+    for (int i = 0; i < data->work.num_fields && !how->repeat; ++i)
+        if (data->work.given[i] && cldsa_field_is_output(&data->work.op->fields[i]))
             compare_output(data, on, i, label);
 }
 
 /* A repetition finds the workspace as the run before left it. */
 static void run_way(harness_data *data, device_case *on, const way *how) {
     char label[HARNESS_TEXT];
-    for (int i = 0; i < data->num_fields; ++i)
+    for (int i = 0; i < data->work.num_fields; ++i)
         if (on->buffers[i].mem)
             upload(how->queue, &on->buffers[i]);
     if (!how->repeat) {
@@ -282,7 +283,7 @@ static void run_way(harness_data *data, device_case *on, const way *how) {
         harness_failed(data, "%s: %s: %s", describe(how, label), cldsa_status_name(status), cldsa_error_message());
         return;
     }
-    for (int i = 0; i < data->num_fields; ++i)
+    for (int i = 0; i < data->work.num_fields; ++i)
         if (on->buffers[i].mem)
             download(how->queue, &on->buffers[i]);
     if (on->workspace.mem)
@@ -295,8 +296,8 @@ static void run_way(harness_data *data, device_case *on, const way *how) {
 /* Is the forced variant one that says that it cannot run here? Any other refusal is a failure. */
 static bool declines(const harness_data *data, const cldsa_variant *variant) {
     cldsa_run run;
-    cldsa_op_force(device.ctx, data->op, NULL, NULL);
-    if (cldsa_op_plan(device.ctx, data->op, data->args, &run) == CLDSA_UNSUPPORTED)
+    cldsa_op_force(device.ctx, data->work.op, NULL, NULL);
+    if (cldsa_op_plan(device.ctx, data->work.op, data->work.args, &run) == CLDSA_UNSUPPORTED)
         return true;
     run.variant = variant;
     return variant->can_run && !variant->can_run(&run);
@@ -307,8 +308,8 @@ static bool run_variant(harness_data *data, device_case *on, const cldsa_variant
     if (variant && declines(data, variant))
         return false;
     size_t preferred, minimum;
-    cldsa_op_force(device.ctx, data->op, variant ? variant->name : NULL, tunables);
-    cldsa_status status = cldsa_op_workspace(device.ctx, data->op, data->args, &preferred, &minimum);
+    cldsa_op_force(device.ctx, data->work.op, variant ? variant->name : NULL, tunables);
+    cldsa_status status = cldsa_op_workspace(device.ctx, data->work.op, data->work.args, &preferred, &minimum);
     if (status != CLDSA_SUCCESS) {
         harness_failed(data, "%s: workspace query: %s: %s", variant ? variant->name : "default choice",
                        cldsa_status_name(status), cldsa_error_message());
@@ -336,7 +337,8 @@ static bool run_variant(harness_data *data, device_case *on, const cldsa_variant
 }
 
 static void expect_failure(harness_data *data, cldsa_status expected, const char *message) {
-    cldsa_status status = cldsa_op_enqueue(device.ctx, data->op, data->args, &(cldsa_call){.queue = device.in_order});
+    cldsa_status status =
+        cldsa_op_enqueue(device.ctx, data->work.op, data->work.args, &(cldsa_call){.queue = device.in_order});
     if (status != expected)
         harness_failed(data, "returned %s; %s is right", cldsa_status_name(status), cldsa_status_name(expected));
     else if (message && !strstr(cldsa_error_message(), message))
@@ -345,11 +347,11 @@ static void expect_failure(harness_data *data, cldsa_status expected, const char
 
 /* What every operation must refuse, tried on one good call. */
 static void check_refusals(harness_data *data) {
-    for (int i = 0; i < data->num_fields; ++i) {
-        const cldsa_field *field = &data->op->fields[i];
-        if (!data->given[i])
+    for (int i = 0; i < data->work.num_fields; ++i) {
+        const cldsa_field *field = &data->work.op->fields[i];
+        if (!data->work.given[i])
             continue;
-        cldsa_tensor *view = cldsa_field_tensor(data->args, field), kept = *view;
+        cldsa_tensor *view = cldsa_field_tensor(data->work.args, field), kept = *view;
         if (!field->optional) {
             view->mem = NULL;
             expect_failure(data, CLDSA_MISSING_TENSOR, field->name);
@@ -372,7 +374,7 @@ static void check_refusals(harness_data *data) {
         *view = kept;
     }
     size_t minimum = 0;
-    cldsa_op_workspace(device.ctx, data->op, data->args, NULL, &minimum);
+    cldsa_op_workspace(device.ctx, data->work.op, data->work.args, NULL, &minimum);
     if (minimum)
         expect_failure(data, CLDSA_INSUFFICIENT_WORKSPACE, NULL);
 }
@@ -387,14 +389,14 @@ void harness_run_device(harness_data *data) {
         return;
     }
     char ran[HARNESS_TEXT] = "";
-    for (int i = 0; data->op->variants[i]; ++i)
-        if (run_variant(data, &on, data->op->variants[i], NULL)) {
+    for (int i = 0; data->work.op->variants[i]; ++i)
+        if (run_variant(data, &on, data->work.op->variants[i], NULL)) {
             size_t used = strlen(ran);
-            snprintf(ran + used, sizeof ran - used, " %s", data->op->variants[i]->name);
+            snprintf(ran + used, sizeof ran - used, " %s", data->work.op->variants[i]->name);
         }
     run_variant(data, &on, NULL, NULL);
     if (data->suite->tunables)
-        run_variant(data, &on, data->op->variants[0], data->suite->tunables);
+        run_variant(data, &on, data->work.op->variants[0], data->suite->tunables);
     if (data->index == 0)
         check_refusals(data);
     if (!*ran)
