@@ -94,7 +94,9 @@ inline float forward1(float x)
 __kernel void activation_vec(ACTIVATION_ARGS)
 {
     size_t e = get_global_id(0) * ITEMS, last = min(e + ITEMS, (size_t)numel);
+#if GRADIENT
     x += x_off;
+#endif
     in += in_off;
     out += out_off;
     for (; e + 64 <= last; e += 64) {
@@ -111,10 +113,15 @@ __kernel void activation_vec(ACTIVATION_ARGS)
             vstore16(VALUE16(e + i), 0, out + e + i);
 #endif
     }
-    for (; e < last; ++e) {
+#if DROPOUT
+    uint16 words[4]; // an unfinished block, only behind the last whole one
+    if (e < last)
+        philox_block(e / 64, stream, seed, &words[0], &words[1], &words[2], &words[3]);
+#endif
+    for (uint i = 0; e < last; ++i, ++e) {
         float value = VALUE(e);
 #if DROPOUT
-        value = DROP(philox_element(e, stream, seed), value);
+        value = DROP(((uint *)words)[i], value);
 #endif
         out[e] = value;
     }
@@ -123,7 +130,9 @@ __kernel void activation_vec(ACTIVATION_ARGS)
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void activation_simt(ACTIVATION_ARGS)
 {
     size_t counter = get_global_id(0), e = counter / 16 * 64 + counter % 16;
+#if GRADIENT
     x += x_off;
+#endif
     in += in_off;
     out += out_off;
 #if DROPOUT

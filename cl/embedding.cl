@@ -84,7 +84,6 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embedding_simt(EMB
         ulong dtable_off, __global float *dpositions, ulong dpositions_off, uint tokens, uint length, uint rows,       \
         uint position_rows, uint dim
 
-// to[0 .. columns-1] = from, or to += from.
 inline void add_row(__global float *to, __global const float *from, uint columns)
 {
     uint d = 0;

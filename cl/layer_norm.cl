@@ -133,8 +133,11 @@ __kernel void layer_norm_backward_vec(__global const float *x_, ulong x_off, __g
 
     for (uint r = first; r < last; ++r) {
         size_t at = (size_t)r * dim;
-        __global const float *x = x_ + x_off + at, *dy = dy_ + dy_off + at, *dresidual = dresidual_ + dresidual_off + at;
+        __global const float *x = x_ + x_off + at, *dy = dy_ + dy_off + at;
         __global float *dx = dx_ + dx_off + at;
+#if HAS_RESIDUAL
+        __global const float *dresidual = dresidual_ + dresidual_off + at;
+#endif
         float mu = mean[mean_off + r], rs = rstd[rstd_off + r];
         float16 sum_g16 = (float16)(0.0f), sum_gx16 = (float16)(0.0f);
         float sum_g = 0.0f, sum_gx = 0.0f;
@@ -185,7 +188,10 @@ layer_norm_simt(__global const float *x_, ulong x_off, __global const float *res
     size_t r = get_group_id(0);
     uint lane = get_local_id(0);
     __global const float *x = x_ + x_off + r * dim, *residual = residual_ + residual_off + r * dim;
-    __global float *sum = sum_ + sum_off + r * dim, *y = y_ + y_off + r * dim;
+    __global float *y = y_ + y_off + r * dim;
+#if HAS_SUM
+    __global float *sum = sum_ + sum_off + r * dim;
+#endif
 
     float total = 0.0f;
     for (uint d = lane; d < dim; d += WG) {
