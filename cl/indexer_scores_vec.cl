@@ -43,23 +43,18 @@
 #endif
 #define ONE_BLOCK (BLOCK_HEADS == HEADS)
 
-// total[r] += w * relu(q . panel) for one head: queries row[r] from q on, weights likewise.
-inline void score_head(rows_ptr q, const int *row, __global const float *w, const float16 *panel,
-                       float16 total[MR][NV])
+// total[r] += w[r] * relu(q[r] . panel) for one head and `rows` queries; the tile's other rows repeat the last one.
+inline void score_head(rows_ptr q, int rows, __global const float *w, const float16 *panel, float16 total[MR][NV])
 {
-#if Q_IS_F32
-#define Q_AT(r, d) q[row[r] * (HEADS * DIM) + (d)]
-#else
-    // Widen the rows once, so that the loop below broadcasts from memory.
-    float wide[MR][DIM];
+    // The tile's own copy of the queries: one base address for all rows, and f16 and bf16 are widened once.
+    float tile[MR * DIM];
     for (int r = 0; r < MR; ++r) {
+        rows_ptr row = q + min(r, rows - 1) * (HEADS * DIM);
         for (int d = 0; d < DIM / 16 * 16; d += 16)
-            vstore16(LOAD16(Q_DTYPE, q, row[r] * (HEADS * DIM) + d), 0, &wide[r][d]);
+            vstore16(LOAD16(Q_DTYPE, row, d), 0, tile + r * DIM + d);
         for (int d = DIM / 16 * 16; d < DIM; ++d)
-            wide[r][d] = LOAD(Q_DTYPE, q, row[r] * (HEADS * DIM) + d);
+            tile[r * DIM + d] = LOAD(Q_DTYPE, row, d);
     }
-#define Q_AT(r, d) wide[r][d]
-#endif
     float16 acc[MR][NV];
 #pragma unroll
     for (int r = 0; r < MR; ++r)
@@ -73,7 +68,7 @@ inline void score_head(rows_ptr q, const int *row, __global const float *w, cons
             key[v] = panel[d * NV + v];
 #pragma unroll
         for (int r = 0; r < MR; ++r) {
-            const float16 x = (float16)(Q_AT(r, d));
+            const float16 x = (float16)(tile[r * DIM + d]);
 #pragma unroll
             for (int v = 0; v < NV; ++v)
                 acc[r][v] = fma(x, key[v], acc[r][v]);
@@ -81,7 +76,7 @@ inline void score_head(rows_ptr q, const int *row, __global const float *w, cons
     }
 #pragma unroll
     for (int r = 0; r < MR; ++r) {
-        const float16 weight = (float16)(w[W_PER_ROW ? row[r] * HEADS : 0]);
+        const float16 weight = (float16)(w[W_PER_ROW ? min(r, rows - 1) * HEADS : 0]);
 #pragma unroll
         for (int v = 0; v < NV; ++v)
             total[r][v] = fma(weight, RELU16(acc[r][v]), total[r][v]);
@@ -160,22 +155,18 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
                     pack_panel(k + (KEY_HEADS == 1 ? 0 : h0 + h) * DIM, KEY_HEADS * DIM, count, panel + h * DIM * NV);
                 packed = true;
             }
-            // The last tile repeats its last row rather than reading behind the end.
-            int row[MR];
             float16 total[MR][NV];
 #pragma unroll
-            for (int r = 0; r < MR; ++r) {
-                row[r] = min(r, rows - 1);
+            for (int r = 0; r < MR; ++r)
 #pragma unroll
                 for (int v = 0; v < NV; ++v)
 #if ONE_BLOCK
                     total[r][v] = (float16)(0.0f);
 #else
-                    total[r][v] = h0 == 0 ? (float16)(0.0f) : partial[(i - first + row[r]) * NV + v];
+                    total[r][v] = h0 == 0 ? (float16)(0.0f) : partial[(i - first + r) * NV + v];
 #endif
-            }
             for (int h = 0; h < heads; ++h)
-                score_head(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, row,
+                score_head(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, rows,
                            w + (W_PER_ROW ? (size_t)i * HEADS : 0) + h0 + h, panel + (KEY_HEADS == 1 ? 0 : h) * DIM * NV,
                            total);
 #if !ONE_BLOCK

@@ -46,10 +46,10 @@ bool cldsa_indexer_visible(const cldsa_indexer_inputs *in, const cldsa_host_tens
 
 void cldsa_indexer_options(const cldsa_run *run, const cldsa_indexer_inputs *in, char *options, const char *more) {
     cldsa_run_options(run, options,
-                      "-DHEADS=%d -DDIM=%d -DKEY_HEADS=%d -DQ_DTYPE=%s -DQ_IS_F32=%d -DW_PER_ROW=%d -DHAS_K_SCALE=%d "
+                      "-DHEADS=%d -DDIM=%d -DKEY_HEADS=%d -DQ_DTYPE=%s -DW_PER_ROW=%d -DHAS_K_SCALE=%d "
                       "-DRELU_OUT=%d -DRANGE=%d %s",
-                      (int)in->H, (int)in->D, (int)in->Hk, cldsa_dtype_macro(in->q->dtype), in->q->dtype == CLDSA_F32,
-                      in->w->rank > 1, in->k_scale->mem != NULL, in->relu_out, (int)in->range, more);
+                      (int)in->H, (int)in->D, (int)in->Hk, cldsa_dtype_macro(in->q->dtype), in->w->rank > 1,
+                      in->k_scale->mem != NULL, in->relu_out, (int)in->range, more);
 }
 
 /* ---- the operation -------------------------------------------------------------------------------------------- */
