@@ -2,6 +2,7 @@
 #include "host/io/file.h"
 #include "host/io/safetensors.h"
 #include "host/runtime/runtime.h"
+#include "tests/cli_runner.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -11,138 +12,79 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { OUTPUT_LIMIT = 1 << 20, COMMAND_SIZE = 1024 };
+static const char *in_path, *out_path;
 
-static char directory[] = "/tmp/cldsa-cli-XXXXXX";
-static char in_path[64], out_path[64], error_path[64];
-
-/* What a command left behind. */
-static struct {
-    int code;
-    char out[OUTPUT_LIMIT];
-    char error[4096];
-} result;
-
-static int make_directory(void **state) {
-    (void)state;
-    if (!mkdtemp(directory))
-        return -1;
-    snprintf(in_path, sizeof in_path, "%s/in.safetensors", directory);
-    snprintf(out_path, sizeof out_path, "%s/out.safetensors", directory);
-    snprintf(error_path, sizeof error_path, "%s/error", directory);
-    return 0;
+static int begin(void **state) {
+    int failed = cli_make_directory(state);
+    in_path = strdup(cli_path("in.safetensors"));
+    out_path = strdup(cli_path("out.safetensors"));
+    return failed;
 }
 
-static int remove_directory(void **state) {
-    (void)state;
-    unlink(in_path);
-    unlink(out_path);
-    unlink(error_path);
-    return rmdir(directory);
-}
-
-static void shell(const char *command) {
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t length = fread(result.out, 1, sizeof result.out - 1, pipe);
-    result.out[length] = '\0';
-    int status = pclose(pipe);
-    result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    char *text;
-    size_t size;
-    result.error[0] = '\0';
-    if (cldsa_file_read(error_path, OUTPUT_LIMIT, &text, &size) == CLDSA_SUCCESS) {
-        snprintf(result.error, sizeof result.error, "%s", text);
-        free(text);
-    }
-}
-
-static void cldsa(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void cldsa(const char *format, ...) {
-    char arguments[COMMAND_SIZE], command[2 * COMMAND_SIZE];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(arguments, sizeof arguments, format, list);
-    va_end(list);
-    snprintf(command, sizeof command, "'%s' %s 2>%s", CLDSA_TEST_CLI, arguments, error_path);
-    shell(command);
-}
-
-static void assert_ok(void) {
-    if (result.code != 0)
-        fail_msg("exit code %d: %s", result.code, result.error);
-}
-
-/* One line on the error stream that begins as all do, and says `part`. */
-static void assert_error(int code, const char *part) {
-    const char *end = strchr(result.error, '\n');
-    if (result.code != code || strncmp(result.error, "cldsa: ", 7) != 0 || !end || end[1] ||
-        !strstr(result.error, part))
-        fail_msg("wanted %d and \"%s\", got %d: %s", code, part, result.code, result.error);
+static int end(void **state) {
+    free((void *)in_path);
+    free((void *)out_path);
+    return cli_remove_directory(state);
 }
 
 static void explains_itself(void **state) {
     (void)state;
-    cldsa("--help");
-    assert_ok();
-    char commands[OUTPUT_LIMIT / 16];
-    snprintf(commands, sizeof commands, "%s", strstr(result.out, "commands:\n") + strlen("commands:\n"));
+    cli_run("--help");
+    cli_assert_ok();
+    char commands[CLI_OUTPUT_LIMIT / 16];
+    snprintf(commands, sizeof commands, "%s", strstr(cli_result.out, "commands:\n") + strlen("commands:\n"));
     char *rest = NULL;
     int count = 0;
     for (char *line = strtok_r(commands, "\n", &rest); line && line[0] == ' '; line = strtok_r(NULL, "\n", &rest)) {
         char name[64];
         if (sscanf(line, " %63s", name) != 1)
             break;
-        cldsa("%s --help", name);
-        assert_ok();
-        if (!strstr(result.out, "usage: cldsa") || !strstr(result.out, "examples:\n  cldsa "))
+        cli_run("%s --help", name);
+        cli_assert_ok();
+        if (!strstr(cli_result.out, "usage: cldsa") || !strstr(cli_result.out, "examples:\n  cldsa "))
             fail_msg("%s --help lacks usage or examples", name);
         ++count;
     }
     assert_true(count >= 3);
-    cldsa("--version");
-    assert_ok();
+    cli_run("--version");
+    cli_assert_ok();
 }
 
 static void refuses_wrong_usage(void **state) {
     (void)state;
-    cldsa(" ");
-    assert_error(2, "a command is needed");
-    cldsa("devcies");
-    assert_error(2, "did you mean devices");
-    cldsa("devices --jsno");
-    assert_error(2, "did you mean --json");
-    cldsa("devices extra");
-    assert_error(2, "extra");
-    cldsa("devices --device");
-    assert_error(2, "needs an argument");
-    cldsa("devices --device 'no such device'");
-    assert_error(3, "no such device");
-    cldsa("check");
-    assert_error(2, "a file is needed");
-    cldsa("op");
-    assert_error(2, "--list");
-    cldsa("op layer_nrom --in x --out y");
-    assert_error(2, "layer_norm");
-    cldsa("op layer_norm --in x");
-    assert_error(2, "--out");
-    cldsa("devices >/dev/full");
-    assert_error(3, "standard output");
+    cli_run(" ");
+    cli_assert_error(2, "a command is needed");
+    cli_run("devcies");
+    cli_assert_error(2, "did you mean devices");
+    cli_run("devices --jsno");
+    cli_assert_error(2, "did you mean --json");
+    cli_run("devices extra");
+    cli_assert_error(2, "extra");
+    cli_run("devices --device");
+    cli_assert_error(2, "needs an argument");
+    cli_run("devices --device 'no such device'");
+    cli_assert_error(3, "no such device");
+    cli_run("check");
+    cli_assert_error(2, "a file is needed");
+    cli_run("op");
+    cli_assert_error(2, "--list");
+    cli_run("op layer_nrom --in x --out y");
+    cli_assert_error(2, "layer_norm");
+    cli_run("op layer_norm --in x");
+    cli_assert_error(2, "--out");
+    cli_run("devices >/dev/full");
+    cli_assert_error(3, "standard output");
 }
 
 /* The ICD loader finds nothing: a message, not a crash. */
 static void needs_a_platform(void **state) {
     (void)state;
-    char command[COMMAND_SIZE];
-    snprintf(command, sizeof command, "OCL_ICD_VENDORS=/nonexistent '%s' devices 2>%s", CLDSA_TEST_CLI, error_path);
-    shell(command);
-    assert_error(3, "OpenCL");
+    cli_run_in("OCL_ICD_VENDORS=/nonexistent", "devices");
+    cli_assert_error(3, "OpenCL");
 }
 
 /* ---- devices ------------------------------------------------------------------------------------------------- */
@@ -167,14 +109,14 @@ static bool clinfo_value(const char *raw, const char *property, int device, char
 
 static void agrees_with_clinfo(void **state) {
     (void)state;
-    shell("clinfo --raw 2>/dev/null");
-    if (result.code == 127)
+    cli_shell("clinfo --raw");
+    if (cli_result.code == 127)
         skip();
-    char *raw = strdup(result.out), value[256];
+    char *raw = strdup(cli_result.out), value[256];
     assert_non_null(raw);
-    cldsa("devices --json");
-    assert_ok();
-    cJSON *devices = cJSON_Parse(result.out);
+    cli_run("devices --json");
+    cli_assert_ok();
+    cJSON *devices = cJSON_Parse(cli_result.out);
     assert_true(cJSON_IsArray(devices));
     static const char *const texts[][2] = {{"name", "CL_DEVICE_NAME"},
                                            {"vendor", "CL_DEVICE_VENDOR"},
@@ -222,8 +164,8 @@ static void runs_an_operation(void **state) {
     (void)state;
     unlink(out_path);
     write_layer_norm_input("in.bias", "{\"eps\": 0}");
-    cldsa("op layer_norm --in %s --out %s", in_path, out_path);
-    assert_ok();
+    cli_run("op layer_norm --in %s --out %s", in_path, out_path);
+    cli_assert_ok();
     cldsa_safetensors *file;
     assert_int_equal(cldsa_safetensors_open(out_path, &file), CLDSA_SUCCESS);
     const cldsa_st_tensor *y = cldsa_safetensors_find(file, "out.y");
@@ -245,36 +187,36 @@ static void refuses_wrong_inputs(void **state) {
     (void)state;
     unlink(out_path);
     write_layer_norm_input("in.bais", "{}");
-    cldsa("op layer_norm --in %s --out %s", in_path, out_path);
-    assert_error(2, "bias");
+    cli_run("op layer_norm --in %s --out %s", in_path, out_path);
+    cli_assert_error(2, "bias");
     write_layer_norm_input("in.bias", "{\"epz\": 0}");
-    cldsa("op layer_norm --in %s --out %s", in_path, out_path);
-    assert_error(2, "\"epz\"; did you mean \"eps\"");
+    cli_run("op layer_norm --in %s --out %s", in_path, out_path);
+    cli_assert_error(2, "\"epz\"; did you mean \"eps\"");
     write_layer_norm_input("in.bias", "{\"eps\": -1}");
-    cldsa("op layer_norm --in %s --out %s", in_path, out_path);
-    assert_error(2, "eps is -1");
+    cli_run("op layer_norm --in %s --out %s", in_path, out_path);
+    cli_assert_error(2, "eps is -1");
     write_layer_norm_input("in.bias", "{}");
-    cldsa("op layer_norm --in %s --out %s --set eps=x", in_path, out_path);
-    assert_error(2, "eps=x");
-    cldsa("op layer_norm --in %s --out %s --variant none", in_path, out_path);
-    assert_error(3, "no variant \"none\"");
-    cldsa("op layer_norm --in %s --out /nonexistent/x", in_path);
-    assert_error(3, "/nonexistent/x");
-    cldsa("op layer_norm --in /nonexistent/x --out %s", out_path);
-    assert_error(3, "/nonexistent/x");
+    cli_run("op layer_norm --in %s --out %s --set eps=x", in_path, out_path);
+    cli_assert_error(2, "eps=x");
+    cli_run("op layer_norm --in %s --out %s --variant none", in_path, out_path);
+    cli_assert_error(3, "no variant \"none\"");
+    cli_run("op layer_norm --in %s --out /nonexistent/x", in_path);
+    cli_assert_error(3, "/nonexistent/x");
+    cli_run("op layer_norm --in /nonexistent/x --out %s", out_path);
+    cli_assert_error(3, "/nonexistent/x");
     assert_int_equal(cldsa_file_write_all(in_path, "\xff\xff\xff\xff\xff\xff\xff\xff", 8), CLDSA_SUCCESS);
-    cldsa("op layer_norm --in %s --out %s", in_path, out_path);
-    assert_error(2, "header length");
-    cldsa("check %s", in_path);
-    assert_error(2, "header length");
+    cli_run("op layer_norm --in %s --out %s", in_path, out_path);
+    cli_assert_error(2, "header length");
+    cli_run("check %s", in_path);
+    cli_assert_error(2, "header length");
     assert_int_not_equal(access(out_path, F_OK), 0); /* nothing was written */
 }
 
 static void lists_operations(void **state) {
     (void)state;
-    cldsa("op --list --json");
-    assert_ok();
-    cJSON *list = cJSON_Parse(result.out);
+    cli_run("op --list --json");
+    cli_assert_ok();
+    cJSON *list = cJSON_Parse(cli_result.out);
     assert_true(cJSON_GetArraySize(list) > 0);
     const cJSON *op;
     cJSON_ArrayForEach(op, list) {
@@ -293,5 +235,5 @@ int main(void) {
         cmocka_unit_test(runs_an_operation), cmocka_unit_test(refuses_wrong_inputs),
         cmocka_unit_test(lists_operations),
     };
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, begin, end);
 }

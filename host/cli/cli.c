@@ -93,7 +93,7 @@ int cli_integer(const char *option, const char *text, int64_t min, int64_t max, 
     errno = 0;
     long long number = strtoll(text, &end, 10);
     if (end == text || *end || errno || number < min || number > max)
-        return cli_usage("%s is \"%s\"; it must be an integer from %lld to %lld", option, text, (long long)min,
+        return cli_usage("--%s is \"%s\"; it must be an integer from %lld to %lld", option, text, (long long)min,
                          (long long)max);
     *value = number;
     return CLI_GO;
@@ -103,7 +103,7 @@ int cli_number(const char *option, const char *text, double min, double max, dou
     char *end;
     double number = strtod(text, &end);
     if (end == text || *end || !(number >= min && number <= max))
-        return cli_usage("%s is \"%s\"; it must be a number from %g to %g", option, text, min, max);
+        return cli_usage("--%s is \"%s\"; it must be a number from %g to %g", option, text, min, max);
     *value = number;
     return CLI_GO;
 }

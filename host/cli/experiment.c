@@ -2,6 +2,7 @@
 #include "host/cli/cli.h"
 #include "host/cli/run_options.h"
 #include "host/cli/watch.h"
+#include "host/io/json.h"
 #include "host/train/controller_table.h"
 #include "host/train/report.h"
 
@@ -9,14 +10,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_RECIPE = CLI_KEY, KEY_QUICK, KEY_LENGTHS, KEY_VARIANTS, KEY_SEEDS, KEY_OUT, KEY_FRESH, KEY_DRAWS };
+enum {
+    KEY_RECIPE = CLI_KEY,
+    KEY_QUICK,
+    KEY_LENGTHS,
+    KEY_VARIANTS,
+    KEY_SEEDS,
+    KEY_OUT,
+    KEY_FRESH,
+    KEY_CONFIG,
+    KEY_DRAWS
+};
 
 typedef struct experiment_options {
-    const char *device, *lengths, *variants, *seeds; /* lists as given; NULL until then */
+    const char *config_file, *device, *lengths, *variants, *seeds; /* lists as given; NULL until then */
     bool json, quick, controller;
     int recipe, draws;
     cldsa_experiment_config config;
     run_paths paths;
+    cJSON *file; /* the parsed configuration; its strings are in use */
 } experiment_options;
 
 static const cli_option options_table[] = {
@@ -32,6 +44,7 @@ static const cli_option options_table[] = {
     {KEY_OUT, "out", "DIR", "where results are stored; a rerun continues there (default cldsa-experiment)"},
     {KEY_FRESH, "fresh", NULL, "throw away what --out holds of this grid"},
     {KEY_DRAWS, "draws", "N", "experiment controller: initialisations (default 100)"},
+    {KEY_CONFIG, "config", "FILE", "what all runs share, as JSON (as for cldsa train); options given beside it win"},
     RUN_OPTIONS,
     {0},
 };
@@ -43,6 +56,8 @@ static int take_recipe(void *user, int key, const char *value) {
         return cli_choice("recipe", value, cldsa_recipe_names, &options->recipe);
     if (key == KEY_QUICK)
         options->quick = true;
+    if (key == KEY_CONFIG)
+        options->config_file = value;
     return CLI_GO;
 }
 
@@ -64,6 +79,7 @@ static int take(void *user, int key, const char *value) {
         return CLI_GO;
     case KEY_RECIPE:
     case KEY_QUICK:
+    case KEY_CONFIG:
         return CLI_GO;
     case KEY_LENGTHS:
         options->lengths = value;
@@ -216,6 +232,13 @@ static int run_controller(const experiment_options *options) {
     return CLI_OK;
 }
 
+static cldsa_status read_config(experiment_options *options) {
+    if (!options->config_file)
+        return CLDSA_SUCCESS;
+    CLDSA_TRY(cldsa_json_read(options->config_file, &options->file));
+    return cldsa_run_config_from_json(options->file, options->config_file, &options->config.run);
+}
+
 static int run(int argc, char **argv) {
     experiment_options options = {.draws = 100};
     int code = cli_parse(&cli_experiment, argc, argv, take_recipe, &options);
@@ -223,15 +246,21 @@ static int run(int argc, char **argv) {
         return code;
     options.config = cldsa_experiment_config_default((cldsa_recipe)options.recipe, options.quick);
     options.config.out = "cldsa-experiment";
-    code = cli_parse(&cli_experiment, argc, argv, take, &options);
+    cldsa_status status = read_config(&options);
+    const char *const *file_paths = options.config.run.data.paths;
+    if (status != CLDSA_SUCCESS)
+        code = cli_report(status);
+    else
+        code = cli_parse(&cli_experiment, argc, argv, take, &options);
     if (code == CLI_GO)
         code = apply_lists(&options);
-    if (code != CLI_GO)
-        return code;
-    if (options.controller)
-        return run_controller(&options);
-    cldsa_experiment_settle(&options.config);
-    return run_experiment(&options);
+    if (code == CLI_GO) {
+        cldsa_experiment_settle(&options.config);
+        code = options.controller ? run_controller(&options) : run_experiment(&options);
+    }
+    free((void *)file_paths);
+    cJSON_Delete(options.file);
+    return code;
 }
 
 const cli_command cli_experiment = {

@@ -129,21 +129,30 @@ void cldsa_log(const cldsa_context *ctx, cldsa_log_level level, const char *form
     ctx->log(level, text, ctx->log_user);
 }
 
-/* Levenshtein distance; words beyond 63 characters are cut, which no name here reaches. */
+/*
+ * Edits between two words: a letter changed, added, left out, or two neighbours swapped. Words beyond 63 characters are
+ * cut, which no name here reaches.
+ */
 static int edit_distance(const char *a, const char *b) {
-    int row[64], la = (int)strnlen(a, 63), lb = (int)strnlen(b, 63);
+    enum { LIMIT = 64 };
+    int rows[3][LIMIT], la = (int)strnlen(a, LIMIT - 1), lb = (int)strnlen(b, LIMIT - 1);
+    int *before = rows[0], *above = rows[1], *row = rows[2];
     for (int j = 0; j <= lb; ++j)
         row[j] = j;
     for (int i = 1; i <= la; ++i) {
-        int diagonal = row[0];
+        int *oldest = before;
+        before = above;
+        above = row;
+        row = oldest;
         row[0] = i;
         for (int j = 1; j <= lb; ++j) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
+            int best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < best)
+                best = above[j] + 1;
             if (row[j - 1] + 1 < best)
                 best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
             row[j] = best;
         }
     }

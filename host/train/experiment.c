@@ -168,8 +168,10 @@ static cldsa_status run_cell(cldsa_context *ctx, cl_command_queue queue, const c
     CLDSA_TRY(load_cell(path, &run, cell, &stored));
     if (hooks && hooks->cell)
         hooks->cell(hooks->user, number, count, cell, config->variants[cell->variant], stored);
-    if (stored)
+    if (stored) {
+        cldsa_checkpoint_remove_all(directory); /* a run killed right after it ended had no time for that */
         return CLDSA_SUCCESS;
+    }
     const cldsa_device_info *info = cldsa_context_device_info(ctx);
     snprintf(cell->device, sizeof cell->device, "%.100s / %.100s (driver %.40s)", info->platform_name, info->name,
              info->driver);
