@@ -50,7 +50,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
     __global float *dq_, ulong dq_off, int S, int T, float scale, uint threshold, float dropout_scale, uint stream,
     ulong seed)
 {
-    __local float stage[STAGE_FLOATS], weights[QUERIES * WEIGHT_ROW];
+    __local float stage[STAGE_FLOATS] ALIGNED, weights[QUERIES * WEIGHT_ROW] ALIGNED;
     const int tx = get_local_id(0) % 16, ty = get_local_id(0) / 16;
     const int i0 = get_group_id(0) * QUERIES, h = get_group_id(1), b = get_group_id(2);
     const int rows = min(QUERIES, S - i0);
@@ -85,22 +85,13 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
             int i = ty * ROWS + r;
             uint bits = visible_bits(range[r], mask_ + mask_off + (row0 + i) * MASK_ROW(T), j0 + tx);
             TILE_GRADIENTS(s[r], dp[r], bits, lse2[r], delta[r], DROPOUT_BLOCK(i0 + i, j0), p, ds)
-            vstore4(ds, 0, weights + i * WEIGHT_ROW + tx * 4);
+            TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = ds;
         }
         for (int pass = 0; pass < PASSES(D); ++pass) {
             barrier(CLK_LOCAL_MEM_FENCE);
             STAGE_ROWS(DTYPE, D, HK, stage, k, j0, keys, KEYS, pass * 16 * WIDTH(D))
             barrier(CLK_LOCAL_MEM_FENCE);
-            for (int j = 0; j < 16; ++j)
-#pragma unroll
-                for (int part = 0; part < 4; ++part)
-#pragma unroll
-                    for (int r = 0; r < ROWS; ++r) {
-                        float w = weights[(ty * ROWS + r) * WEIGHT_ROW + j * 4 + part];
-#pragma unroll
-                        for (int c = 0; c < WIDTH(D); ++c)
-                            dq[pass][r][c] = fma(w, stage[((j + part * 16) * 16 + tx) * WIDTH(D) + c], dq[pass][r][c]);
-                    }
+            ROW_PRODUCT(D, dq[pass])
         }
     }
 
@@ -122,9 +113,10 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
         _Pragma("unroll 4") for (int i = 0; i < QUERIES; ++i)                                                          \
         {                                                                                                              \
-            float4 w = vload4(0, weights + i * WEIGHT_ROW + ty * 4);                                                   \
-            _Pragma("unroll") for (int c = 0; c < WIDTH(columns); ++c)                                                 \
-                acc[pass][c] = fma(w, (float4)(stage[(i * 16 + tx) * WIDTH(columns) + c]), acc[pass][c]);              \
+            float4 w = LOCAL4(weights + i * WEIGHT_ROW + ty * 4);                                                      \
+            LOCAL_N(WIDTH(columns), x, stage + (i * 16 + tx) * WIDTH(columns))                                         \
+            _Pragma("unroll") for (int c = 0; c < WIDTH(columns); ++c) acc[pass][c] =                                  \
+                fma(w, (float4)(x[c]), acc[pass][c]);                                                                  \
         }                                                                                                              \
     }
 
@@ -154,7 +146,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
     __global float *dk_, ulong dk_off, __global float *dv_, ulong dv_off, int S, int T, float scale, uint threshold,
     float dropout_scale, uint stream, ulong seed)
 {
-    __local float stage[STAGE_FLOATS], weights[QUERIES * WEIGHT_ROW];
+    __local float stage[STAGE_FLOATS] ALIGNED, weights[QUERIES * WEIGHT_ROW] ALIGNED;
     const int tx = get_local_id(0) % 16, ty = get_local_id(0) / 16;
     const int j0 = get_group_id(0) * KEYS, hk = get_group_id(1), b = get_group_id(2);
     const int keys = min(KEYS, T - j0);
@@ -192,13 +184,13 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
                 float lse2 = i < rows ? lse_[lse_off + row * H + h] * LOG2_E : 0.0f;
                 float delta = i < rows ? delta_[delta_off + row * H + h] : 0.0f;
                 TILE_GRADIENTS(s[r], dp[r], bits, lse2, delta, DROPOUT_BLOCK(i0 + i, j0), p, gradient)
-                vstore4(p, 0, weights + i * WEIGHT_ROW + tx * 4);
+                TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = p;
                 ds[r] = gradient;
             }
             KEY_PRODUCT(F32, DV, dv, dout, i0, rows)
             barrier(CLK_LOCAL_MEM_FENCE);
             for (int r = 0; r < ROWS; ++r)
-                vstore4(ds[r], 0, weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4);
+                TO_LOCAL4(weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4) = ds[r];
             KEY_PRODUCT(DTYPE, D, dk, q, i0, rows)
         }
     }

@@ -36,7 +36,7 @@ masked_attention_simt(__global const ELEM(DTYPE) *q_, ulong q_off, __global cons
                       __global ELEM(OUT_DTYPE) *out_, ulong out_off, __global float *lse_, ulong lse_off, int S, int T,
                       float scale, uint threshold, float dropout_scale, uint stream, ulong seed)
 {
-    __local float stage[STAGE_FLOATS], weights[QUERIES * WEIGHT_ROW], red[QUERIES * 16];
+    __local float stage[STAGE_FLOATS] ALIGNED, weights[QUERIES * WEIGHT_ROW] ALIGNED, red[QUERIES * 16];
     const int tx = get_local_id(0) % 16, ty = get_local_id(0) / 16;
     const int i0 = get_group_id(0) * QUERIES, h = get_group_id(1), b = get_group_id(2);
     const int rows = min(QUERIES, S - i0);
@@ -85,7 +85,7 @@ masked_attention_simt(__global const ELEM(DTYPE) *q_, ulong q_off, __global cons
             ulong block = (((ulong)b * H + h) * S + i0 + ty * ROWS + r) * ((T + 63) / 64) + j0 / 64;
             p *= dropout_factor(block, tx, stream, seed, threshold, dropout_scale);
 #endif
-            vstore4(p, 0, weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4);
+            TO_LOCAL4(weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4) = p;
         }
 
         for (int pass = 0; pass < PASSES(DV); ++pass) {
@@ -95,16 +95,7 @@ masked_attention_simt(__global const ELEM(DTYPE) *q_, ulong q_off, __global cons
             for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < W; ++c)
                     o[pass][r][c] *= alpha[r];
-            for (int j = 0; j < 16; ++j)
-#pragma unroll
-                for (int part = 0; part < 4; ++part)
-#pragma unroll
-                    for (int r = 0; r < ROWS; ++r) {
-                        float p = weights[(ty * ROWS + r) * WEIGHT_ROW + j * 4 + part];
-#pragma unroll
-                        for (int c = 0; c < W; ++c)
-                            o[pass][r][c] = fma(p, stage[(j + part * 16) * 16 * W + tx * W + c], o[pass][r][c]);
-                    }
+            ROW_PRODUCT(DV, o[pass])
         }
     }
 
