@@ -57,6 +57,12 @@ static double dropout_factor(dropout drop, int64_t e) {
         { "WG", 256, {64, 128, 256}, "work-items per group, of four elements each" }                                   \
     }
 
+/* Blocks of the generator are 64 elements. */
+static bool vec_legal(const cldsa_run *run, const int *tune) {
+    (void)run;
+    return tune[0] % 64 == 0;
+}
+
 /* ---- activation ----------------------------------------------------------------------------------------------- */
 
 static const cldsa_field forward_fields[] = {
@@ -109,7 +115,7 @@ static double forward_bytes(const cldsa_run *run) {
 }
 
 static const cldsa_variant forward_vec = {
-    .name = "vec", .file = "activation.cl", .tunables = TUNABLES_VEC, .enqueue = forward_enqueue};
+    .name = "vec", .file = "activation.cl", .tunables = TUNABLES_VEC, .legal = vec_legal, .enqueue = forward_enqueue};
 static const cldsa_variant forward_simt = {
     .name = "simt", .file = "activation.cl", .tunables = TUNABLES_SIMT, .enqueue = forward_enqueue};
 static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, NULL};
@@ -179,7 +185,7 @@ static double backward_bytes(const cldsa_run *run) {
 }
 
 static const cldsa_variant backward_vec = {
-    .name = "vec", .file = "activation.cl", .tunables = TUNABLES_VEC, .enqueue = backward_enqueue};
+    .name = "vec", .file = "activation.cl", .tunables = TUNABLES_VEC, .legal = vec_legal, .enqueue = backward_enqueue};
 static const cldsa_variant backward_simt = {
     .name = "simt", .file = "activation.cl", .tunables = TUNABLES_SIMT, .enqueue = backward_enqueue};
 static const cldsa_variant *const backward_variants[] = {&backward_vec, &backward_simt, NULL};

@@ -2,6 +2,7 @@
  * Softmax cross-entropy per row, with its gradient in the same pass.
  *   row_loss[n] = logsumexp(logits[n,:]) - logits[n, labels[n]];  dlogits = grad_scale * (softmax - onehot).
  * Rows whose label is negative (-100 by custom) or >= V give loss 0, correct 0 and gradient 0.
+ * -inf rules a class out; NaN or +inf in a scored row makes its loss and gradient NaN, no other row's.
  */
 #ifndef CLDSA_CROSS_ENTROPY_H
 #define CLDSA_CROSS_ENTROPY_H

@@ -20,7 +20,7 @@ typedef struct cldsa_embedding_args {
 CLDSA_API cldsa_status cldsa_embedding(cldsa_context *ctx, const cldsa_embedding_args *args, const cldsa_call *call);
 CLDSA_API cldsa_status cldsa_embedding_workspace(cldsa_context *ctx, const cldsa_embedding_args *args, size_t *bytes);
 
-/* Deterministic: each table row sums its tokens in order. Rows without a token get zeros. */
+/* Deterministic: the order of a table row's sum depends on the ids alone. Rows without a token get zeros. */
 typedef struct cldsa_embedding_backward_args {
     cldsa_tensor ids;        /* i32 [B,S] */
     cldsa_tensor dout;       /* f32 [B,S,D] */

@@ -1,5 +1,6 @@
 /*
- * Rotary position embedding of the last rope_dim elements of each head, angles pos * theta^(-2i/rope_dim).
+ * Rotary position embedding of the last rope_dim elements of each head, angles pos * theta^(-2i/rope_dim). Sines and
+ * cosines are right to about 1e-6 at any position below 2^24: the angles are reduced before they are rounded to float.
  *
  * mla_pack lays out multi-head latent attention's queries, keys and values from the projections' outputs and
  * rotates them on the way, in one pass.
