@@ -13,7 +13,7 @@
 static const char style[] =
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
-    "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}th{border-bottom:2px solid #888}"
+    "th,td{white-space:nowrap;padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}th{border-bottom:2px solid #888}"
     "td:nth-child(2),th:nth-child(2){text-align:left}.plots{display:flex;flex-wrap:wrap;gap:1em}"
     ".plots svg{width:520px;height:auto;max-width:100%}.scroll{overflow-x:auto}";
 
