@@ -1,0 +1,186 @@
+/*
+ * Measuring: suites of rows, each with its time, its accuracy and how both were got.
+ *
+ *   ops    operations of the catalogue at named shapes (presets.c)
+ *   train  training steps of the experiment's model, lengths x variants
+ *
+ * A row says ok, unsupported, skipped or error, and why; a wrong result has no time. Peers (bench/peers) are measured
+ * between the repeats of the same row, so that a machine's mood hits both alike.
+ */
+#ifndef CLDSA_BENCH_H
+#define CLDSA_BENCH_H
+
+#include "host/io/json.h"
+#include "host/ops/workload.h"
+
+enum { BENCH_TEXT = 256, BENCH_MAX_PEERS = 4, BENCH_SCHEMA = 1 };
+
+typedef enum bench_status {
+    BENCH_OK,
+    BENCH_UNSUPPORTED, /* nothing here can run it */
+    BENCH_SKIPPED,     /* it could run, but not within this machine's limits */
+    BENCH_ERROR        /* it failed, or its result is wrong */
+} bench_status;
+extern const char *const bench_status_names[];
+
+/* ---- samples (measure.c) --------------------------------------------------------------------------------------- */
+
+typedef struct bench_samples {
+    double *seconds;
+    size_t count, capacity;
+} bench_samples;
+
+void bench_samples_add(bench_samples *samples, double seconds);        /* without memory the sample is lost */
+double bench_samples_quantile(const bench_samples *samples, double p); /* sorts them; NaN without samples */
+void bench_samples_free(bench_samples *samples);
+
+double bench_now(void); /* seconds of a steady clock */
+
+/* One enqueue of what is measured on `call`'s queue; call->event is set where the measurement needs it. */
+typedef struct bench_task {
+    cldsa_status (*enqueue)(void *user, const cldsa_call *call);
+    void *user;
+    cldsa_call call; /* queue and workspace */
+} bench_task;
+
+/*
+ * Runs the task for about `budget` seconds, at least three times, and adds a sample per run. On CPUs: wall time from
+ * enqueue to clFinish. Elsewhere: device time, from the end of one run's last kernel to the end of the next one's, in
+ * bursts without pause; gaps between kernels therefore count. The queue must have profiling enabled then.
+ */
+cldsa_status bench_measure(const bench_task *task, bool on_cpu, double budget, bench_samples *samples);
+
+/* Runs without samples until kernels are built and clocks are up: at least once, about `seconds` long. */
+cldsa_status bench_warm_up(const bench_task *task, double seconds);
+
+/* ---- presets (presets.c) ---------------------------------------------------------------------------------------- */
+
+typedef struct bench_case {
+    const char *op;      /* by name, so that a preset may be ahead of the catalogue */
+    const char *forward; /* of a backward operation */
+    cldsa_workload_spec spec;
+    const char *check_dims; /* smaller extents at which the result is compared; NULL: the same */
+} bench_case;
+
+typedef struct bench_preset {
+    const char *name, *summary;
+    const bench_case *cases;
+    size_t count;
+} bench_preset;
+extern const bench_preset bench_presets[]; /* terminated by a NULL name */
+
+/* By name, NULL for the device's usual one; CLDSA_NOT_FOUND names the nearest. */
+cldsa_status bench_find_preset(const char *name, bool is_cpu, const bench_preset **out);
+
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
+
+/* What a peer made of the same row. */
+typedef struct bench_peer_result {
+    char name[BENCH_TEXT];
+    bench_status status;
+    char reason[BENCH_TEXT];
+    bench_samples samples; /* ops: seconds; train: tokens per second */
+    double peak_bytes;     /* train: of the peer's process; NaN if unknown */
+} bench_peer_result;
+
+/* A peer's answer {"peer","status","reason","seconds":[...]} joins what it said before. */
+void bench_peers_add(bench_peer_result *peers, int *count, const cJSON *answer);
+
+typedef struct bench_op_row {
+    const bench_case *test;
+    bench_status status;
+    char reason[2 * BENCH_TEXT];
+    char variant[32], tunables[BENCH_TEXT];
+    bench_samples samples;      /* seconds per call */
+    double flops, bytes;        /* per call: useful arithmetic, compulsory traffic */
+    size_t workspace;           /* bytes given, the preferred size */
+    double error, worst_abs;    /* of what is allowed; largest |got - want| of the floats */
+    char checked[BENCH_TEXT];   /* the extents of the comparison */
+    cldsa_profile_row *kernels; /* with profiling: of one call; malloc'ed */
+    size_t num_kernels;
+    bench_peer_result peers[BENCH_MAX_PEERS];
+    int num_peers;
+} bench_op_row;
+
+typedef struct bench_train_row {
+    int length;
+    char variant[32];
+    bench_status status;
+    char reason[2 * BENCH_TEXT];
+    bench_samples samples; /* tokens per second, one per reading of losses */
+    double first_loss, last_loss;
+    double peak_device_bytes, peak_rss_bytes;
+    cJSON *kernels; /* with profiling: [{"kernel","launches","milliseconds"}] per step */
+    bench_peer_result peers[BENCH_MAX_PEERS];
+    int num_peers;
+} bench_train_row;
+
+/* ---- the suites -------------------------------------------------------------------------------------------------- */
+
+/* Where peers are found; NULL members: not there. */
+typedef struct bench_peer_paths {
+    const char *python;  /* an interpreter with PyTorch */
+    const char *scripts; /* the directory bench/peers */
+    const char *gemm;    /* the OpenBLAS program */
+} bench_peer_paths;
+
+typedef struct bench_ops_options {
+    const char *const *ops; /* only these; count 0: all of the preset */
+    size_t num_ops;
+    const bench_preset *preset;
+    const char *variant, *tunables;                   /* force; NULL: as chosen */
+    double budget;                                    /* seconds of measuring per row */
+    bool profile;                                     /* device time per kernel too */
+    const bench_peer_paths *peers;                    /* NULL: none */
+    void (*row)(void *user, const bench_op_row *row); /* as each is done */
+    void *user;
+} bench_ops_options;
+
+/* Measures; failures are rows. `ctx` without profiling, its device's own queues are made here. */
+cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options);
+void bench_op_row_free(bench_op_row *row);
+
+typedef struct bench_train_options {
+    const char *device; /* as for cldsa_select_device, passed on to the processes */
+    int length;
+    const char *variant;
+    int batch, steps; /* measured steps; a few more come before */
+    bool profile;
+    const bench_peer_paths *peers; /* NULL: none */
+} bench_train_options;
+
+/* One cell in this process; its peak memory is the process'. With profiling `ctx` must have it. */
+void bench_train_here(cldsa_context *ctx, cl_command_queue queue, const bench_train_options *options,
+                      bench_train_row *row);
+/* One cell in a process of its own, for an honest peak of memory, beside its peers. */
+void bench_train(const bench_train_options *options, bench_train_row *row);
+void bench_train_row_free(bench_train_row *row);
+
+/* ---- results as text and JSON (print.c) ---------------------------------------------------------------------------
+ */
+
+cJSON *bench_system_json(cldsa_context *ctx); /* device, driver, version, date: travels with every result */
+cJSON *bench_op_row_json(const bench_op_row *row);
+cJSON *bench_train_row_json(const bench_train_row *row);
+void bench_op_row_print(const bench_op_row *row);
+void bench_train_row_print(const bench_train_row *row);
+/* What the columns mean, for the head of a table. */
+void bench_ops_head(void);
+void bench_train_head(void);
+
+/* ---- other programs (process.c) ------------------------------------------------------------------------------------
+ */
+
+/* A child that is talked to in lines of JSON over its standard input and output. */
+typedef struct bench_process {
+    int pid, in, out;
+    char *buffer;
+    size_t used, capacity;
+} bench_process;
+
+cldsa_status bench_process_start(char *const argv[], bench_process *process);
+/* Sends one line (NULL: nothing) and reads the next line of the answer that is a JSON object. */
+cldsa_status bench_process_ask(bench_process *process, const cJSON *request, double timeout, cJSON **answer);
+void bench_process_stop(bench_process *process);
+
+#endif
