@@ -307,12 +307,17 @@ static bool vec_legal(const cldsa_run *run, const int *tune) {
            fits_stack(run, tune[0]);
 }
 
-/* A large tile reads keys and values less often; a small one wastes less of a short sequence and feeds more cores. */
+/*
+ * A large tile reads keys and values less often; a small one wastes less of a short sequence or of a causal edge, and
+ * feeds more cores.
+ */
 static void vec_forward_defaults(const cldsa_run *run, int *tune) {
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
     const int64_t heads = run->dims[B] * run->dims[H];
+    const bool causal = ((const forward_args *)run->args)->range == CLDSA_RANGE_CAUSAL;
+    const int64_t rows = causal ? run->dims[S] / 4 : run->dims[S];
     for (tune[0] = 128; tune[0] > 32; tune[0] /= 2)
-        if (run->dims[S] > tune[0] / 2 && heads * query_tiles(run, tune[0]) >= 4 * units && fits_stack(run, tune[0]))
+        if (rows > tune[0] / 2 && heads * query_tiles(run, tune[0]) >= 4 * units && fits_stack(run, tune[0]))
             break;
 }
 
