@@ -1,4 +1,5 @@
 /* Golden files through the device, as `cldsa check` does it: every operation's, every variant that can run. */
+/* ctest: full, for the kernels it builds */
 #include "host/cli/check.h"
 
 #include <glob.h>

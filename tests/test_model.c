@@ -1,6 +1,6 @@
 /*
  * The model: goldens, parameter counts, gradients against central differences, repeatability, files. Tiny shapes.
- */
+ * (ctest: full, for the kernels it builds) */
 #include "host/nn/check.h"
 #include "host/nn/model.h"
 #include "host/runtime/runtime.h"

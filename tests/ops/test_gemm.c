@@ -1,4 +1,5 @@
 /* gemm: layouts, batches, groups, epilogues; strided operands and forced tile sizes beside the table. */
+/* ctest: full, for the kernels it builds */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_gemm;

@@ -1,4 +1,4 @@
-/* indexer_scores and its backward pass against their references. */
+/* indexer_scores and its backward pass against their references. (ctest: full, for the kernels it builds) */
 #include <math.h>
 
 #include "host/ops/indexer_scores.h"

@@ -1,4 +1,6 @@
-/* masked_attention and its gradients: every variant against the reference, and the reference against differences. */
+/* masked_attention and its gradients: every variant against the reference, and the reference against differences.
+ * */
+/* ctest: full, for the kernels it builds */
 #include "harness.h"
 
 extern const cldsa_op cldsa_op_masked_attention, cldsa_op_masked_attention_backward;

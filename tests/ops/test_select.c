@@ -1,5 +1,5 @@
 /* select against its reference (whole numbers, so that scores are exact and ties real), and the bound on its scratch.
- */
+ * (ctest: full, for the kernels it builds) */
 #include <stdio.h>
 
 #include <cldsa/select.h>

@@ -1,4 +1,4 @@
-/* Attention over a selection, forward and backward. */
+/* Attention over a selection, forward and backward. (ctest: full, for the kernels it builds) */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_sparse_attention, cldsa_op_sparse_attention_backward;

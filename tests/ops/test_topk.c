@@ -1,4 +1,4 @@
-/* topk against its reference. */
+/* topk against its reference. (ctest: full, for the kernels it builds) */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_topk;
