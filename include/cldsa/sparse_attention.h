@@ -32,7 +32,10 @@ CLDSA_API cldsa_status cldsa_sparse_attention(cldsa_context *ctx, const cldsa_sp
 CLDSA_API cldsa_status cldsa_sparse_attention_workspace(cldsa_context *ctx, const cldsa_sparse_attention_args *args,
                                                         size_t *bytes);
 
-/* Deterministic: contributions to a key are summed in query order through an inverted index, not by float atomics. */
+/*
+ * Deterministic, without float atomics: contributions to a key are summed in query order, through an inverted index of
+ * the selection (simt) or by work-items that own their sums (vec; how many depends on the workspace given).
+ */
 typedef struct cldsa_sparse_attention_backward_args {
     cldsa_tensor q, k, v, indices, topk_length, attn_sink; /* as given to the forward call */
     cldsa_tensor out, lse;                                 /* as the forward call wrote them; out f32 */
