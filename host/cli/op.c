@@ -74,15 +74,6 @@ static const char *kind_name(const cldsa_field *field) {
     return names[field->kind];
 }
 
-static void dtype_names(const cldsa_field *field, char *text, size_t size) {
-    *text = '\0';
-    for (int i = 0; i < CLDSA_NUM_DTYPES; ++i)
-        if (field->dtypes & CLDSA_ACCEPT(i)) {
-            size_t used = strlen(text);
-            snprintf(text + used, size - used, "%s%s", used ? "," : "", cldsa_dtype_name((cldsa_dtype)i));
-        }
-}
-
 static cJSON *describe_field(const cldsa_op *op, const cldsa_field *field) {
     cJSON *out = cJSON_CreateObject();
     cJSON_AddStringToObject(out, "name", field->name);
@@ -93,7 +84,7 @@ static cJSON *describe_field(const cldsa_op *op, const cldsa_field *field) {
         cJSON_AddStringToObject(out, "file_name", text);
         if (field->shape)
             cJSON_AddStringToObject(out, "shape", field->shape);
-        dtype_names(field, text, sizeof text);
+        op_file_dtypes(field, text, sizeof text);
         cJSON_AddStringToObject(out, "dtypes", text);
         cJSON_AddBoolToObject(out, "optional", field->optional);
     } else if (field->kind == CLDSA_FIELD_ENUM) {
@@ -136,7 +127,7 @@ static void print_field(const cldsa_op *op, const cldsa_field *field) {
     if (cldsa_field_is_tensor(field)) {
         char dtypes[NAME_SIZE];
         op_file_name(op, field, where, sizeof where);
-        dtype_names(field, dtypes, sizeof dtypes);
+        op_file_dtypes(field, dtypes, sizeof dtypes);
         snprintf(what, sizeof what, "%s [%s]%s", dtypes, field->shape ? field->shape : "see help",
                  field->optional ? " optional" : "");
     } else {

@@ -247,6 +247,15 @@ static cldsa_status apply_setting(op_file_call *call, const char *setting) {
 
 /* ---- shapes -------------------------------------------------------------------------------------------------- */
 
+void op_file_dtypes(const cldsa_field *field, char *text, size_t size) {
+    *text = '\0';
+    for (int i = 0; i < CLDSA_NUM_DTYPES; ++i)
+        if (field->dtypes & CLDSA_ACCEPT(i)) {
+            size_t used = strlen(text);
+            snprintf(text + used, size - used, "%s%s", used ? "," : "", cldsa_dtype_name((cldsa_dtype)i));
+        }
+}
+
 /* The file's own dtype where the operation takes it, else the plainest that it does. */
 static cldsa_dtype accepted_dtype(const cldsa_field *field, const cldsa_st_tensor *tensor) {
     static const cldsa_dtype preference[] = {CLDSA_F32, CLDSA_I32, CLDSA_U8, CLDSA_U32, CLDSA_F16, CLDSA_BF16};
@@ -260,8 +269,21 @@ static cldsa_dtype accepted_dtype(const cldsa_field *field, const cldsa_st_tenso
     return CLDSA_F32;
 }
 
+/* Other widths are converted; whole numbers where the operation takes fractions, or the reverse, are a mistake. */
+static cldsa_status check_kind(const op_file_call *call, const cldsa_field *field, const cldsa_st_tensor *tensor) {
+    const char *name = cldsa_st_dtype_name(tensor->dtype);
+    bool is_float = name[0] == 'F' || strcmp(name, "BF16") == 0;
+    char accepted[NAME_SIZE];
+    if (is_float == ((field->dtypes & CLDSA_ACCEPT_FLOAT) != 0))
+        return CLDSA_SUCCESS;
+    op_file_dtypes(field, accepted, sizeof accepted);
+    return cldsa_fail(CLDSA_INVALID_DTYPE, "%s: tensor \"%s\" is %s; %s takes %s there", call->path, tensor->name, name,
+                      call->op->name, accepted);
+}
+
 static cldsa_status take_shape(op_file_call *call, int index, const cldsa_st_tensor *tensor) {
     const cldsa_field *field = &call->op->fields[index];
+    CLDSA_TRY(check_kind(call, field, tensor));
     if (tensor->rank > CLDSA_MAX_RANK)
         return cldsa_fail(CLDSA_INVALID_SHAPE, "%s: tensor \"%s\" has rank %d; at most %d is supported", call->path,
                           tensor->name, tensor->rank, CLDSA_MAX_RANK);

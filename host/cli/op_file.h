@@ -37,6 +37,9 @@ cldsa_status op_file_run(op_file_call *call, const cli_session *session);
 
 void op_file_end(op_file_call *call);
 
+/* The dtypes that a tensor field takes: "F32,F16". */
+void op_file_dtypes(const cldsa_field *field, char *text, size_t size);
+
 /* The file's name for a field: "in.q", "out.lse", "grad.q". */
 void op_file_name(const cldsa_op *op, const cldsa_field *field, char *name, size_t size);
 

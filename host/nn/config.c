@@ -190,7 +190,7 @@ cldsa_status cldsa_config_check(const cldsa_config *config, const char *source) 
     const cldsa_policy *policy = NULL;
     cldsa_status status = cldsa_find_policy(config->policy, &policy);
     if (status != CLDSA_SUCCESS)
-        return cldsa_fail_prefix(status, "%s: sparsity_policy", source);
+        return cldsa_fail_prefix(CLDSA_INVALID_ARGUMENT, "%s: sparsity_policy", source);
     if (policy == &cldsa_policy_controller && config->hidden_size % config->controller_heads != 0)
         return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: controller_entropy_heads is %d; it must divide hidden_size (%d)",
                           source, config->controller_heads, config->hidden_size);
@@ -228,7 +228,7 @@ cldsa_status cldsa_config_from_json(const cJSON *object, const char *source, cld
         const cldsa_policy *known = NULL;
         cldsa_status status = cldsa_find_policy(policy, &known);
         if (status != CLDSA_SUCCESS)
-            return cldsa_fail_prefix(status, "%s: sparsity_policy", source);
+            return cldsa_fail_prefix(CLDSA_INVALID_ARGUMENT, "%s: sparsity_policy", source);
         set_policy(config, known->name);
     }
     int form = -1;

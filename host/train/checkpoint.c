@@ -51,22 +51,6 @@ static cldsa_status write_state(const char *path, const cldsa_run_config *config
     return status;
 }
 
-cldsa_status cldsa_checkpoint_save(cldsa_model *model, const cldsa_run_config *config) {
-    char name[64], path[PATH_SIZE], file[PATH_SIZE + 64];
-    int64_t step = cldsa_model_step(model);
-    snprintf(name, sizeof name, "%s%lld", prefix, (long long)step);
-    snprintf(path, sizeof path, "%s/%s", config->directory, name);
-    CLDSA_TRY(cldsa_make_directories(path));
-    CLDSA_TRY(cldsa_model_save(model, path));
-    CLDSA_TRY(cldsa_model_save_optimizer(model, path));
-    snprintf(file, sizeof file, "%s/state.json", path);
-    CLDSA_TRY(write_state(file, config, step));
-    snprintf(file, sizeof file, "%s/latest", config->directory);
-    CLDSA_TRY(cldsa_file_write_all(file, name, strlen(name)));
-    remove_others(config->directory, name);
-    return CLDSA_SUCCESS;
-}
-
 /* The newest checkpoint's directory; path is "" if there is none. */
 static cldsa_status find_latest(const char *directory, char *path, size_t size) {
     char file[PATH_SIZE];
@@ -83,6 +67,30 @@ static cldsa_status find_latest(const char *directory, char *path, size_t size) 
     free(name);
     return plausible ? CLDSA_SUCCESS
                      : cldsa_fail(CLDSA_INVALID_FILE, "%s: names no checkpoint; remove it to start anew", file);
+}
+
+static cldsa_status write_checkpoint(cldsa_model *model, const cldsa_run_config *config, const char *path) {
+    char file[PATH_SIZE + 64];
+    CLDSA_TRY(cldsa_make_directories(path));
+    CLDSA_TRY(cldsa_model_save(model, path));
+    CLDSA_TRY(cldsa_model_save_optimizer(model, path));
+    snprintf(file, sizeof file, "%s/state.json", path);
+    return write_state(file, config, cldsa_model_step(model));
+}
+
+cldsa_status cldsa_checkpoint_save(cldsa_model *model, const cldsa_run_config *config) {
+    char name[64], path[PATH_SIZE], file[PATH_SIZE + 64], before[PATH_SIZE];
+    snprintf(name, sizeof name, "%s%lld", prefix, (long long)cldsa_model_step(model));
+    snprintf(path, sizeof path, "%s/%s", config->directory, name);
+    snprintf(file, sizeof file, "%s/latest", config->directory);
+    cldsa_status status = write_checkpoint(model, config, path);
+    if (status == CLDSA_SUCCESS)
+        status = cldsa_file_write_all(file, name, strlen(name));
+    if (status == CLDSA_SUCCESS)
+        remove_others(config->directory, name);
+    else if (find_latest(config->directory, before, sizeof before) == CLDSA_SUCCESS && strcmp(before, path) != 0)
+        remove_directory(path); /* a full disk: leave nothing half-written */
+    return status;
 }
 
 cldsa_status cldsa_checkpoint_load(cldsa_model *model, const cldsa_run_config *config, int64_t *step) {
@@ -114,4 +122,12 @@ void cldsa_checkpoint_remove_all(const char *directory) {
     snprintf(file, sizeof file, "%s/latest", directory);
     unlink(file); /* first: no reader finds a half-removed checkpoint */
     remove_others(directory, "");
+}
+
+cldsa_status cldsa_checkpoint_none(const char *directory) {
+    char path[PATH_SIZE];
+    CLDSA_TRY(find_latest(directory, path, sizeof path));
+    return *path ? cldsa_fail(CLDSA_INVALID_ARGUMENT,
+                              "%s is there already; --resume continues it, another directory keeps it", path)
+                 : CLDSA_SUCCESS;
 }

@@ -197,6 +197,8 @@ static cldsa_status open_run(trainer *t, cldsa_context *ctx, cl_command_queue qu
     t->labels = malloc(numel * sizeof *t->labels);
     if (!t->ids || !t->labels)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "out of memory for a batch of %zu tokens", numel);
+    if (!config->resume)
+        CLDSA_TRY(cldsa_checkpoint_none(config->directory));
     CLDSA_TRY(cldsa_make_directories(config->directory));
     CLDSA_TRY(cldsa_model_create(ctx, queue, &config->model, true, &t->model));
     int64_t step = 0;

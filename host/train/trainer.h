@@ -40,7 +40,8 @@ typedef struct cldsa_run_hooks {
 
 /*
  * Runs to the end, or until stopped. `queue` is in order. A failure leaves the newest checkpoint intact.
- * CLDSA_INVALID_ARGUMENT: a checkpoint in the directory belongs to another configuration (the message says which key).
+ * CLDSA_INVALID_ARGUMENT: a checkpoint in the directory belongs to another configuration (the message says which key),
+ * or there is one and the run is not to resume.
  */
 cldsa_status cldsa_train(cldsa_context *ctx, cl_command_queue queue, const cldsa_run_config *config,
                          const cldsa_run_hooks *hooks, cldsa_run_result *result);
