@@ -145,6 +145,9 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt
     for (uint j = lane; j < classes; j += WG)
         best = MAX_OF(x[j], best);
     best = group_max(scratch, best);
+#if HAS_GRADIENT
+    barrier(CLK_GLOBAL_MEM_FENCE); // in place: all have read x[label] before its lane writes there
+#endif
 
     float sum = 0.0f, before = 0.0f; // `before` counts equals with a lower index
     for (uint j = lane; j < classes; j += WG) {
