@@ -15,8 +15,8 @@
 // No workspace and one launch (a launch costs a CPU about as much as a million multiply-adds). What is copied lies in
 // private memory: on a CPU that is the thread's stack, at the same hot addresses for every work-item.
 //
-// Global size: x = matrices * splits (row blocks), y = column blocks; local size 1. x runs fastest, so that threads
-// which take consecutive work-groups share out the columns, and unequal groups of rows do not unbalance them.
+// Global size: x = matrices * splits (row blocks), y = column blocks; local size 1. Matrices run fastest: threads that
+// take consecutive work-groups share out the columns, then the splits, and unequal groups do not unbalance them.
 #include "gemm.clh"
 #include "vec_tile.clh"
 
@@ -29,28 +29,39 @@
 #ifndef KC
 #define KC 256 // steps of the reduction per block, a multiple of 16 (a panel is KC * NV * 64 bytes: about the L1 cache)
 #endif
+#ifndef AT
+#define AT 1 // register tiles of rows that are copied together (TN 4, otherwise 1)
+#endif
 #ifndef NB
 #define NB 128 // most columns per work-item, a multiple of 16 * NV
 #endif
 
 #define NR (16 * NV)
-#define SMALL 4 // rows of the register tile for what is left of a block's rows
 
-// A's copy: NN and NT [MR][KC], TN [KC][16] (MR <= 16).
+// A's copy: AT tiles, NN and NT [MR][KC], TN [KC][MR] and room for what the last vector store reaches beyond.
 #if LAYOUT == LAYOUT_TN
-#define A_COPY (KC * 16)
-#define A_AT(i, k) ((k) * 16 + (i))
+#define A_AT(i, k) ((k) * MR + (i))
 #else
-#define A_COPY (MR * KC)
 #define A_AT(i, k) ((i) * KC + (k))
+#endif
+#define A_TILE (MR * KC + 16)
+
+// C's lines come while their sums are formed (2 to 3 %). Clang's builtin, since PoCL's prefetch() does nothing; the same
+// for A's next rows gained nothing.
+#define PREFETCH_TO_WRITE(p)
+#ifdef __has_builtin
+#if __has_builtin(__builtin_prefetch)
+#undef PREFETCH_TO_WRITE
+#define PREFETCH_TO_WRITE(p) __builtin_prefetch((const void *)(size_t)(p), 1)
+#endif
 #endif
 
 typedef __global const ELEM(A_DTYPE) *a_ptr;
 typedef __global const ELEM(B_DTYPE) *b_ptr;
 
 // One block of the reduction on a register tile: out[i][v] = sum over k of A(i, k) * panel[k][v].
-#define DEFINE_TILE(rows, vectors)                                                                                     \
-    inline void tile_##rows##x##vectors(const float *a, const float *panel, int kc, float *out)                        \
+#define DEFINE_TILE(name, rows, vectors)                                                                               \
+    inline void name(const float *a, const float *panel, int kc, float *out)                                           \
     {                                                                                                                  \
         float16 sum[rows][vectors];                                                                                    \
         _Pragma("unroll") for (int i = 0; i < rows; ++i)                                                               \
@@ -68,63 +79,71 @@ typedef __global const ELEM(B_DTYPE) *b_ptr;
         _Pragma("unroll") for (int i = 0; i < rows; ++i)                                                               \
             _Pragma("unroll") for (int v = 0; v < vectors; ++v) vstore16(sum[i][v], v, out + i * NR);                  \
     }
-
-#define DEFINE_TILES(rows, vectors) DEFINE_TILE(rows, vectors)
-DEFINE_TILES(MR, NV)
-DEFINE_TILES(SMALL, NV)
+// The last rows of a block, and a last panel of 16 columns or fewer, take the smallest tile that holds them.
+#define TWO_THIRDS (MR * 2 / 3)
+#define THIRD (MR / 3)
+DEFINE_TILE(multiply_whole, MR, NV)
+DEFINE_TILE(multiply_two_thirds, TWO_THIRDS, NV)
+DEFINE_TILE(multiply_third, THIRD, NV)
 #if NV > 1
-DEFINE_TILES(MR, 1)
-DEFINE_TILES(SMALL, 1)
+DEFINE_TILE(multiply_whole_narrow, MR, 1)
+DEFINE_TILE(multiply_two_thirds_narrow, TWO_THIRDS, 1)
+DEFINE_TILE(multiply_third_narrow, THIRD, 1)
 #endif
-#define TILE_NAME(rows, vectors) CLDSA_CAT(CLDSA_CAT(tile_, rows), CLDSA_CAT(x, vectors))
 
-// Columns 0 .. 16*vectors of a panel; a panel with 16 columns or fewer costs half of a whole one.
 inline void multiply(const float *a, const float *panel, int rows, int columns, int kc, float *out)
 {
 #if NV > 1
     if (columns <= 16) {
-        if (rows > SMALL)
-            TILE_NAME(MR, 1)(a, panel, kc, out);
+        if (rows > TWO_THIRDS)
+            multiply_whole_narrow(a, panel, kc, out);
+        else if (rows > THIRD)
+            multiply_two_thirds_narrow(a, panel, kc, out);
         else
-            TILE_NAME(SMALL, 1)(a, panel, kc, out);
+            multiply_third_narrow(a, panel, kc, out);
         return;
     }
 #endif
-    if (rows > SMALL)
-        TILE_NAME(MR, NV)(a, panel, kc, out);
+    if (rows > TWO_THIRDS)
+        multiply_whole(a, panel, kc, out);
+    else if (rows > THIRD)
+        multiply_two_thirds(a, panel, kc, out);
     else
-        TILE_NAME(SMALL, NV)(a, panel, kc, out);
+        multiply_third(a, panel, kc, out);
 }
 
-// `rows` rows of A from a (element 0 is A(row, k0)) into the copy; rows up to the tile's repeat the last one, whose
-// sums are never stored.
-inline void copy_a(a_ptr a, ulong lda, int rows, int columns_left, int kc, float *to)
+// `rows` rows of A from a (element 0 is A(row, k0)) into the copy, AT tiles at most. The last tile's missing rows repeat
+// the last row: their sums are never stored. `inside` rows of A are there from a.
+inline void copy_a(a_ptr a, ulong lda, int rows, int inside, int kc, float *to)
 {
 #if LAYOUT == LAYOUT_TN
-    if (columns_left >= 16) {
-        for (int k = 0; k < kc; ++k)
-            vstore16(LOAD16(A_DTYPE, a, k * lda), k, to);
-    } else {
-        for (int k = 0; k < kc; ++k)
-            for (int i = 0; i < 16; ++i)
-                to[k * 16 + i] = LOAD(A_DTYPE, a, k * lda + min(i, rows - 1));
-    }
+    // Every row of A [K,M] is a page of its own where M is large: all tiles take theirs while it is there. A vector's
+    // lanes beyond the tile are overwritten by the next step.
+    for (int k = 0; k < kc; ++k)
+        for (int i = 0, t = 0; i < rows; i += MR, ++t) {
+            float *tile = to + t * A_TILE + k * MR;
+            if (inside - i >= 16)
+                vstore16(LOAD16(A_DTYPE, a, k * lda + i), 0, tile);
+            else
+                for (int l = 0; l < MR; ++l)
+                    tile[l] = LOAD(A_DTYPE, a, k * lda + min(i + l, rows - 1));
+        }
 #else
-    int tile = rows > SMALL ? MR : SMALL;
-    for (int i = 0; i < tile; ++i) {
+    for (int i = 0; i < (rows + MR - 1) / MR * MR; ++i) {
         a_ptr row = a + min(i, rows - 1) * lda;
+        float *line = to + i / MR * A_TILE + i % MR * KC;
         int k = 0;
         for (; k + 16 <= kc; k += 16)
-            vstore16(LOAD16(A_DTYPE, row, k), 0, to + i * KC + k);
+            vstore16(LOAD16(A_DTYPE, row, k), 0, line + k);
         for (; k < kc; ++k)
-            to[i * KC + k] = LOAD(A_DTYPE, row, k);
+            line[k] = LOAD(A_DTYPE, row, k);
     }
 #endif
 }
 
 #if LAYOUT == LAYOUT_NT
 // Columns j .. j+16 of a panel from 16 rows of B, by transposing 16 x 16.
-inline void copy_b16(b_ptr b, ulong ldb, int kc, float *to)
+inline void transpose_b16(b_ptr b, ulong ldb, int kc, float *to)
 {
     int k = 0;
     for (; k + 16 <= kc; k += 16) {
@@ -143,26 +162,28 @@ inline void copy_b16(b_ptr b, ulong ldb, int kc, float *to)
 }
 #define B_AT(k, j) ((j) * ldb + (k))
 #else
-inline void copy_b16(b_ptr b, ulong ldb, int kc, float *to)
-{
-    for (int k = 0; k < kc; ++k)
-        vstore16(LOAD16(B_DTYPE, b, k * ldb), 0, to + k * NR);
-}
 #define B_AT(k, j) ((k) * ldb + (j))
 #endif
 
 // `columns` columns of B as panels [column / NR][kc][NR]; columns that complete a vector are zero.
 inline void copy_b(b_ptr b, ulong ldb, int columns, int kc, float *panels)
 {
-    for (int j = 0; j < columns; j += 16) {
-        float *to = panels + (j / NR) * (KC * NR) + j % NR;
-        if (columns - j >= 16) {
-            copy_b16(b + B_AT(0, j), ldb, kc, to);
-            continue;
-        }
+    const int whole = columns / 16 * 16;
+#if LAYOUT == LAYOUT_NT
+    for (int j = 0; j < whole; j += 16)
+        transpose_b16(b + j * ldb, ldb, kc, panels + (j / NR) * (KC * NR) + j % NR);
+#else
+    // A few rows at a time, each along all columns: rows may be pages apart.
+    for (int k0 = 0; k0 < kc; k0 += 8)
+        for (int j = 0; j < whole; j += 16)
+            for (int k = k0; k < min(k0 + 8, kc); ++k)
+                vstore16(LOAD16(B_DTYPE, b, k * ldb + j), 0, panels + (j / NR) * (KC * NR) + k * NR + j % NR);
+#endif
+    if (whole < columns) {
+        float *to = panels + (whole / NR) * (KC * NR) + whole % NR;
         for (int k = 0; k < kc; ++k)
             for (int l = 0; l < 16; ++l)
-                to[k * NR + l] = j + l < columns ? LOAD(B_DTYPE, b, B_AT(k, j + l)) : 0.0f;
+                to[k * NR + l] = whole + l < columns ? LOAD(B_DTYPE, b, B_AT(k, whole + l)) : 0.0f;
     }
 }
 
@@ -230,9 +251,9 @@ __kernel void gemm_vec(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global 
                        __global float *c_, ulong c_off, __global const float *bias_, ulong bias_off,
                        __global float *pre_, ulong pre_off, __global const int *offsets_, ulong offsets_off, int M,
                        int N, int K, ulong lda, ulong ldb, ulong ldc, ulong stride_a, ulong stride_b, ulong stride_c,
-                       int splits, int nb, float alpha, float beta)
+                       int matrices, int splits, int nb, float alpha, float beta)
 {
-    int z = get_global_id(0) / splits, split = get_global_id(0) % splits;
+    int z = get_global_id(0) % matrices, split = get_global_id(0) / matrices;
     int column = get_global_id(1) * nb;
     int columns = min(nb, N - column);
     a_ptr a = a_ + a_off;
@@ -264,7 +285,7 @@ __kernel void gemm_vec(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global 
         return;
     b += B_AT(0, (ulong)column);
 
-    float16 a_copy[A_COPY / 16], panels[NB * KC / 16], sums[MR * NV];
+    float16 a_copy[AT * A_TILE / 16], panels[NB * KC / 16], sums[MR * NV];
     // Blocks of about equal length, so that no short one runs with the overhead of a long one. A group without rows
     // still has one, of no steps, that writes zeros.
     int blocks = max((steps + KC - 1) / KC, 1);
@@ -273,23 +294,26 @@ __kernel void gemm_vec(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global 
         int kc = min(block, steps - k0);
         epilogue how = {alpha, n ? 1.0f : beta, n == 0, n == blocks - 1};
         copy_b(b + B_AT((ulong)k0, 0), ldb, columns, kc, (float *)panels);
-        int step;
-        for (int row = row0; row < row1; row += step) {
-            int left = row1 - row;
-            step = left >= MR || left > 2 * SMALL ? MR : SMALL;
-            int tile = min(step, left);
+        for (int row = row0; row < row1; row += AT * MR) {
+            int copied = min(AT * MR, row1 - row);
 #if LAYOUT == LAYOUT_TN
-            copy_a(a + k0 * lda + row, lda, tile, M - row, kc, (float *)a_copy);
+            copy_a(a + k0 * lda + row, lda, copied, M - row, kc, (float *)a_copy);
 #else
-            copy_a(a + row * lda + k0, lda, tile, 0, kc, (float *)a_copy);
+            copy_a(a + row * lda + k0, lda, copied, 0, kc, (float *)a_copy);
 #endif
-            for (int j = 0; j < columns; j += NR) {
-                int width = min(NR, columns - j);
-                ulong at = c_at + row * ldc + j;
-                multiply((const float *)a_copy, (const float *)panels + j * KC, tile, width, kc, (float *)sums);
-                finish((const float *)sums, tile, width, c_ + c_off + at, pre_ + (HAS_PRE ? pre_off + at : 0),
-                       bias_ + (HAS_BIAS ? bias_off + column + j : 0), ldc, how);
-            }
+            // A panel stays in the L1 cache for AT tiles.
+            for (int j = 0; j < columns; j += NR)
+                for (int i = 0; i < copied; i += MR) {
+                    int tile = min(MR, copied - i), width = min(NR, columns - j);
+                    ulong at = c_at + (row + i) * ldc + j;
+                    for (int l = 0; l < tile; ++l)
+                        for (int v = 0; v < NV; ++v)
+                            PREFETCH_TO_WRITE(c_ + c_off + at + l * ldc + v * 16);
+                    multiply((const float *)a_copy + i / MR * A_TILE, (const float *)panels + j * KC, tile, width, kc,
+                             (float *)sums);
+                    finish((const float *)sums, tile, width, c_ + c_off + at, pre_ + (HAS_PRE ? pre_off + at : 0),
+                           bias_ + (HAS_BIAS ? bias_off + column + j : 0), ldc, how);
+                }
         }
     }
 }
