@@ -23,7 +23,7 @@ typedef enum bench_status {
 } bench_status;
 extern const char *const bench_status_names[];
 
-/* ---- samples (measure.c) --------------------------------------------------------------------------------------- */
+/* ---- samples (measure.c) ----------------------------------------------------------------------------------------- */
 
 typedef struct bench_samples {
     double *seconds;
@@ -53,7 +53,7 @@ cldsa_status bench_measure(const bench_task *task, bool on_cpu, double budget, b
 /* Runs without samples until kernels are built and clocks are up: at least once, about `seconds` long. */
 cldsa_status bench_warm_up(const bench_task *task, double seconds);
 
-/* ---- presets (presets.c) ---------------------------------------------------------------------------------------- */
+/* ---- presets (presets.c) ----------------------------------------------------------------------------------------- */
 
 typedef struct bench_case {
     const char *op;      /* by name, so that a preset may be ahead of the catalogue */
@@ -72,7 +72,7 @@ extern const bench_preset bench_presets[]; /* terminated by a NULL name */
 /* By name, NULL for the device's usual one; CLDSA_NOT_FOUND names the nearest. */
 cldsa_status bench_find_preset(const char *name, bool is_cpu, const bench_preset **out);
 
-/* ---- rows ------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* What a peer made of the same row. */
 typedef struct bench_peer_result {
@@ -82,9 +82,6 @@ typedef struct bench_peer_result {
     bench_samples samples; /* ops: seconds; train: tokens per second */
     double peak_bytes;     /* train: of the peer's process; NaN if unknown */
 } bench_peer_result;
-
-/* A peer's answer {"peer","status","reason","seconds":[...]} joins what it said before. */
-void bench_peers_add(bench_peer_result *peers, int *count, const cJSON *answer);
 
 typedef struct bench_op_row {
     const bench_case *test;
@@ -115,7 +112,25 @@ typedef struct bench_train_row {
     int num_peers;
 } bench_train_row;
 
-/* ---- the suites -------------------------------------------------------------------------------------------------- */
+/* ---- other programs (process.c) ---------------------------------------------------------------------------------- */
+
+/* A child that is talked to in lines of JSON over its standard input and output. */
+typedef struct bench_process {
+    int pid, in, out;
+    char *buffer;
+    size_t used, capacity;
+} bench_process;
+
+cldsa_status bench_process_start(char *const argv[], bench_process *process);
+/* Sends one line (NULL: nothing) and reads the next line of the answer that is a JSON object. */
+cldsa_status bench_process_ask(bench_process *process, const cJSON *request, double timeout, cJSON **answer);
+void bench_process_stop(bench_process *process);
+
+/* ---- peers (peers.c) --------------------------------------------------------------------------------------------- */
+
+/* A peer's answer {"peer","status","reason","samples":[...],"peak_bytes"} joins what it said before. */
+void bench_peers_add(bench_peer_result *peers, int *count, const cJSON *answer);
+void bench_peers_add_error(bench_peer_result *peers, int *count, const char *name, const char *reason);
 
 /* Where peers are found; NULL members: not there. */
 typedef struct bench_peer_paths {
@@ -123,6 +138,18 @@ typedef struct bench_peer_paths {
     const char *scripts; /* the directory bench/peers */
     const char *gemm;    /* the OpenBLAS program */
 } bench_peer_paths;
+
+/* The peers of the operations' suite: processes that stay for the whole run; pid -1: not there. */
+typedef struct bench_op_peers {
+    bool on_cpu;
+    bench_process torch, gemm;
+} bench_op_peers;
+
+void bench_op_peers_start(const bench_peer_paths *paths, bool on_cpu, bench_op_peers *peers); /* NULL: none */
+void bench_op_peers_ask(bench_op_peers *peers, double budget, bench_op_row *row);
+void bench_op_peers_stop(bench_op_peers *peers);
+
+/* ---- the suites -------------------------------------------------------------------------------------------------- */
 
 typedef struct bench_ops_options {
     const char *const *ops; /* only these; count 0: all of the preset */
@@ -156,8 +183,7 @@ void bench_train_here(cldsa_context *ctx, cl_command_queue queue, const bench_tr
 void bench_train(const bench_train_options *options, bench_train_row *row);
 void bench_train_row_free(bench_train_row *row);
 
-/* ---- results as text and JSON (print.c) ---------------------------------------------------------------------------
- */
+/* ---- results as text and JSON (print.c) -------------------------------------------------------------------------- */
 
 cJSON *bench_system_json(cldsa_context *ctx); /* device, driver, version, date: travels with every result */
 cJSON *bench_op_row_json(const bench_op_row *row);
@@ -167,20 +193,5 @@ void bench_train_row_print(const bench_train_row *row);
 /* What the columns mean, for the head of a table. */
 void bench_ops_head(void);
 void bench_train_head(void);
-
-/* ---- other programs (process.c) ------------------------------------------------------------------------------------
- */
-
-/* A child that is talked to in lines of JSON over its standard input and output. */
-typedef struct bench_process {
-    int pid, in, out;
-    char *buffer;
-    size_t used, capacity;
-} bench_process;
-
-cldsa_status bench_process_start(char *const argv[], bench_process *process);
-/* Sends one line (NULL: nothing) and reads the next line of the answer that is a JSON object. */
-cldsa_status bench_process_ask(bench_process *process, const cJSON *request, double timeout, cJSON **answer);
-void bench_process_stop(bench_process *process);
 
 #endif

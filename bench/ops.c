@@ -11,14 +11,14 @@ enum { ROUNDS = 2, WORKSPACE_ALIGNMENT = 256 };
 /* Fill of outputs before the first run: a NaN, and no sensible index. */
 static const cl_uint poison = 0xffa5ffa5u;
 
-static const double warm_up_seconds = 0.2, peer_timeout = 600;
+static const double warm_up_seconds = 0.2;
 
 typedef struct ops_suite {
     const bench_ops_options *options;
     cldsa_context *ctx;
     cl_command_queue queue;
     bool on_cpu;
-    bench_process torch, gemm; /* pid -1: not running */
+    bench_op_peers peers;
 } ops_suite;
 
 /* A workload on the device. */
@@ -31,8 +31,7 @@ typedef struct placed {
     size_t workspace_bytes;
 } placed;
 
-/* ---- buffers ------------------------------------------------------------------------------------------------------
- */
+/* ---- buffers ----------------------------------------------------------------------------------------------------- */
 
 static size_t bytes_of(const cldsa_host_tensor *tensor) {
     return (size_t)cldsa_host_numel(tensor) * cldsa_dtype_size(tensor->dtype);
@@ -139,8 +138,7 @@ static cldsa_status enqueue(void *user, const cldsa_call *call) {
     return cldsa_op_enqueue(on->suite->ctx, on->work.op, on->work.args, call);
 }
 
-/* ---- is it right ----------------------------------------------------------------------------------------------------
- */
+/* ---- is it right ------------------------------------------------------------------------------------------------- */
 
 static cldsa_status download(placed *on, int field, double **values) {
     const cldsa_host_tensor *tensor = &on->work.tensors[field];
@@ -229,117 +227,7 @@ static cldsa_status check_written(placed *on) {
     return CLDSA_SUCCESS;
 }
 
-/* ---- peers
- * ------------------------------------------------------------------------------------------------------------ */
-
-/* "A=1 B=x" as an object; numbers as numbers. */
-static cJSON *words_json(const char *list) {
-    cJSON *object = cJSON_CreateObject();
-    char text[BENCH_TEXT], *rest = NULL;
-    snprintf(text, sizeof text, "%s", list ? list : "");
-    for (char *word = strtok_r(text, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
-        char *value = strchr(word, '='), *end = NULL;
-        if (value)
-            *value++ = '\0';
-        double number = value ? strtod(value, &end) : 1;
-        if (!value || !*end)
-            cJSON_AddNumberToObject(object, word, number);
-        else
-            cJSON_AddStringToObject(object, word, value);
-    }
-    return object;
-}
-
-static cJSON *request_json(const ops_suite *suite, const bench_op_row *row) {
-    cJSON *request = cJSON_CreateObject();
-    cJSON_AddStringToObject(request, "op", row->test->op);
-    cJSON_AddItemToObject(request, "dims", words_json(row->test->spec.dims));
-    cJSON_AddItemToObject(request, "params", words_json(row->test->spec.params));
-    cJSON_AddItemToObject(request, "dtypes", words_json(row->test->spec.dtypes));
-    cJSON_AddItemToObject(request, "give", words_json(row->test->spec.give));
-    cJSON_AddNumberToObject(request, "budget", suite->options->budget / ROUNDS);
-    cJSON_AddStringToObject(request, "device", suite->on_cpu ? "cpu" : "gpu");
-    return request;
-}
-
-static bench_peer_result *find_peer(bench_peer_result *peers, int *count, const char *name) {
-    for (int i = 0; i < *count; ++i)
-        if (strcmp(peers[i].name, name) == 0)
-            return &peers[i];
-    if (*count == BENCH_MAX_PEERS)
-        return NULL;
-    bench_peer_result *peer = &peers[(*count)++];
-    *peer = (bench_peer_result){.peak_bytes = NAN};
-    snprintf(peer->name, sizeof peer->name, "%s", name);
-    return peer;
-}
-
-static const char *text_of(const cJSON *object, const char *key, const char *fallback) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text ? text : fallback;
-}
-
-void bench_peers_add(bench_peer_result *peers, int *count, const cJSON *answer) {
-    bench_peer_result *peer = find_peer(peers, count, text_of(answer, "peer", "peer"));
-    if (!peer)
-        return;
-    const char *status = text_of(answer, "status", "ok");
-    peer->status = BENCH_ERROR;
-    for (int i = 0; bench_status_names[i]; ++i)
-        if (strcmp(status, bench_status_names[i]) == 0)
-            peer->status = (bench_status)i;
-    snprintf(peer->reason, sizeof peer->reason, "%s", text_of(answer, "reason", ""));
-    const cJSON *peak = cJSON_GetObjectItemCaseSensitive(answer, "peak_bytes");
-    if (cJSON_IsNumber(peak))
-        peer->peak_bytes = peak->valuedouble;
-    const cJSON *sample;
-    cJSON_ArrayForEach(sample, cJSON_GetObjectItemCaseSensitive(answer, "samples")) if (cJSON_IsNumber(sample))
-        bench_samples_add(&peer->samples, sample->valuedouble);
-}
-
-static void ask(ops_suite *suite, bench_process *process, const char *name, bench_op_row *row) {
-    if (process->pid < 0)
-        return;
-    cJSON *request = request_json(suite, row), *answer = NULL;
-    if (bench_process_ask(process, request, peer_timeout, &answer) == CLDSA_SUCCESS) {
-        const cJSON *results = cJSON_GetObjectItemCaseSensitive(answer, "results"), *one;
-        cJSON_ArrayForEach(one, results) bench_peers_add(row->peers, &row->num_peers, one);
-    } else {
-        bench_peer_result *peer = find_peer(row->peers, &row->num_peers, name);
-        if (peer) {
-            peer->status = BENCH_ERROR;
-            snprintf(peer->reason, sizeof peer->reason, "%.200s", cldsa_error_message());
-        }
-        bench_process_stop(process);
-    }
-    cJSON_Delete(request);
-    cJSON_Delete(answer);
-}
-
-static void ask_peers(ops_suite *suite, bench_op_row *row) {
-    ask(suite, &suite->torch, "torch", row);
-    if (strcmp(row->test->op, "gemm") == 0)
-        ask(suite, &suite->gemm, "openblas", row);
-}
-
-static void start_peers(ops_suite *suite) {
-    const bench_peer_paths *paths = suite->options->peers;
-    if (!paths)
-        return;
-    if (paths->python && paths->scripts) {
-        char script[4096];
-        snprintf(script, sizeof script, "%s/operations.py", paths->scripts);
-        char *argv[] = {(char *)paths->python, script, NULL};
-        bench_process_start(argv, &suite->torch);
-    }
-    if (paths->gemm && suite->on_cpu) {
-        char *argv[] = {(char *)paths->gemm, NULL};
-        bench_process_start(argv, &suite->gemm);
-    }
-}
-
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static void describe_tunables(const cldsa_run *run, char *text, size_t size) {
     *text = '\0';
@@ -387,7 +275,7 @@ static cldsa_status time_case(ops_suite *suite, placed *on, bench_op_row *row) {
     for (int round = 0; round < ROUNDS; ++round) {
         CLDSA_TRY(bench_warm_up(&task, warm_up_seconds / 4));
         CLDSA_TRY(bench_measure(&task, suite->on_cpu, options->budget / ROUNDS, &row->samples));
-        ask_peers(suite, row);
+        bench_op_peers_ask(&suite->peers, options->budget / ROUNDS, row);
     }
     return options->profile ? profile(suite, on, row) : CLDSA_SUCCESS;
 }
@@ -460,21 +348,16 @@ static bool wanted(const bench_ops_options *options, const bench_case *test) {
 }
 
 cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options) {
-    ops_suite suite = {.options = options,
-                       .ctx = ctx,
-                       .on_cpu = cldsa_context_capabilities(ctx)->is_cpu,
-                       .torch = {.pid = -1},
-                       .gemm = {.pid = -1}};
+    ops_suite suite = {.options = options, .ctx = ctx, .on_cpu = cldsa_context_capabilities(ctx)->is_cpu};
     cl_int code;
     suite.queue =
         clCreateCommandQueue(cldsa_context_cl(ctx), cldsa_context_device(ctx), CL_QUEUE_PROFILING_ENABLE, &code);
     CLDSA_TRY(check_cl(code, "clCreateCommandQueue"));
-    start_peers(&suite);
+    bench_op_peers_start(options->peers, suite.on_cpu, &suite.peers);
     for (size_t i = 0; i < options->preset->count; ++i)
         if (wanted(options, &options->preset->cases[i]))
             run_case(&suite, &options->preset->cases[i]);
-    bench_process_stop(&suite.torch);
-    bench_process_stop(&suite.gemm);
+    bench_op_peers_stop(&suite.peers);
     clReleaseCommandQueue(suite.queue);
     return CLDSA_SUCCESS;
 }

@@ -8,8 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- JSON -----------------------------------------------------------------------------------------------------------
- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 cJSON *bench_system_json(cldsa_context *ctx) {
     const cldsa_device_info *info = cldsa_context_device_info(ctx);
@@ -130,11 +129,10 @@ cJSON *bench_train_row_json(const bench_train_row *row) {
     return out;
 }
 
-/* ---- text
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 void bench_ops_head(void) {
-    printf("%-26s %-40s %-8s %9s %9s %9s %9s %8s %9s %8s\n", "operation", "shape", "variant", "ms", "p10", "p90",
+    printf("%-26s %-58s %-8s %9s %9s %9s %9s %8s %9s %8s\n", "operation", "shape", "variant", "ms", "p10", "p90",
            "GFLOP/s", "GB/s", "work MiB", "error");
 }
 
@@ -165,7 +163,7 @@ static void print_peers(const bench_peer_result *peers, int count, const bench_s
 void bench_op_row_print(const bench_op_row *row) {
     char shape[2 * BENCH_TEXT];
     describe(row, shape, sizeof shape);
-    printf("%-26s %-40s %-8s", row->test->op, shape, row->variant);
+    printf("%-26s %-58s %-8s", row->test->op, shape, row->variant);
     if (row->status != BENCH_OK) {
         printf(" %s: %s\n", bench_status_names[row->status], row->reason);
         return;

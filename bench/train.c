@@ -15,8 +15,7 @@ enum { WARM_STEPS = 3, READINGS = 10, MOST_STRETCH = CLDSA_RESULT_RING, ROUNDS =
 
 static const double cell_timeout = 1200;
 
-/* ---- in this process ----------------------------------------------------------------------------------------------
- */
+/* ---- in this process --------------------------------------------------------------------------------------------- */
 
 typedef struct cell {
     const bench_train_options *options;
@@ -151,8 +150,7 @@ void bench_train_row_free(bench_train_row *row) {
     cJSON_Delete(row->kernels);
 }
 
-/* ---- in processes of their own --------------------------------------------------------------------------------------
- */
+/* ---- in processes of their own ----------------------------------------------------------------------------------- */
 
 static double number_of(const cJSON *object, const char *key) {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -184,6 +182,7 @@ static cldsa_status take_row(const cJSON *answer, bench_train_row *row) {
 
 static cldsa_status answer_of(char *const argv[], cJSON **answer) {
     bench_process process;
+    *answer = NULL;
     CLDSA_TRY(bench_process_start(argv, &process));
     cldsa_status status = bench_process_ask(&process, NULL, cell_timeout, answer);
     bench_process_stop(&process);
@@ -248,13 +247,10 @@ static void run_peer(const bench_train_options *options, int steps, bench_train_
                     text.steps,
                     NULL};
     cJSON *answer;
-    if (answer_of(argv, &answer) != CLDSA_SUCCESS) {
-        answer = cJSON_CreateObject();
-        cJSON_AddStringToObject(answer, "peer", "pytorch");
-        cJSON_AddStringToObject(answer, "status", "error");
-        cJSON_AddStringToObject(answer, "reason", cldsa_error_message());
-    }
-    bench_peers_add(row->peers, &row->num_peers, answer);
+    if (answer_of(argv, &answer) == CLDSA_SUCCESS)
+        bench_peers_add(row->peers, &row->num_peers, answer);
+    else
+        bench_peers_add_error(row->peers, &row->num_peers, "pytorch", cldsa_error_message());
     cJSON_Delete(answer);
 }
 

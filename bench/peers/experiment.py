@@ -204,6 +204,7 @@ def main():
     median = statistics.median(seconds)
     print(json.dumps({"peer": "pytorch " + torch.__version__, "device": device, "length": args.length,
                       "variant": args.variant, "tokens_per_second": args.batch * args.length / median,
+                      "samples": [args.batch * args.length / s for s in seconds],
                       "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                       "loss": loss.item()}))
 

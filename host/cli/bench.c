@@ -4,7 +4,6 @@
 #include "host/cli/run_options.h"
 #include "host/train/experiment.h"
 
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,8 +126,7 @@ static int take(void *user, int key, const char *value) {
     return CLI_GO;
 }
 
-/* ---- peers ---------------------------------------------------------------------------------------------------------
- */
+/* ---- peers ------------------------------------------------------------------------------------------------------- */
 
 static bool is_peer_dir(const char *directory) {
     char script[PATH_SIZE + 16];
@@ -142,8 +140,10 @@ static bool program_directory(char directory[PATH_SIZE]) {
     if (length < 0)
         return false;
     directory[length] = '\0';
-    memmove(directory, dirname(directory), strlen(dirname(directory)) + 1);
-    return true;
+    char *slash = strrchr(directory, '/');
+    if (slash)
+        *slash = '\0';
+    return slash != NULL;
 }
 
 static int find_peers(bench_options *options) {
@@ -168,8 +168,7 @@ static int find_peers(bench_options *options) {
     return CLI_GO;
 }
 
-/* ---- the suites ----------------------------------------------------------------------------------------------------
- */
+/* ---- the suites -------------------------------------------------------------------------------------------------- */
 
 static void show_op(void *user, const bench_op_row *row) {
     bench_options *options = user;
