@@ -206,6 +206,7 @@ def main():
                       "variant": args.variant, "tokens_per_second": args.batch * args.length / median,
                       "samples": [args.batch * args.length / s for s in seconds],
                       "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                      "peak_device_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else 0,
                       "loss": loss.item()}))
 
 
