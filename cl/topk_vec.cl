@@ -1,10 +1,10 @@
 // Top-k of rows for CPUs (host/ops/topk.c). A work-item selects whole rows, every `workers`-th of them.
 //
-//   row --key--> keys [n] in scratch --bisection--> cut --one ordered pass--> indices, mask
+//   row --key--> keys [n] in scratch --search--> cut --one ordered pass--> indices, mask
 //
-// Keys are unsigned integers in the order of the scores. The threshold is found by bisection on its value: each step
-// counts the keys at or above a candidate, 16 at a time, and the search ends as soon as exactly k are. That beats a
-// histogram while the keys stay in the caches: no scattered writes, no dependence on how the scores are spread.
+// Keys are unsigned integers in the order of the scores. The threshold is found by trying values: each step counts
+// the keys at or above one, 16 at a time, and the search ends as soon as exactly k are. That beats a histogram while
+// the keys stay in the caches: no scattered writes, and many equal scores cost nothing.
 //
 // Long rows are thinned first: a sample of the row gives a cut that somewhat more than k keys pass, one pass collects
 // those with their positions, and the search runs over them. A cut that lets too few or too many pass costs time,
@@ -18,7 +18,10 @@
 #define DENSE 8192 // shorter rows are not sampled (2048 .. 32768)
 #endif
 #ifndef SAMPLE
-#define SAMPLE 1024 // keys in a sample; a multiple of 16 (256 .. 4096)
+#define SAMPLE 1024 // keys in a sample; a multiple of 32 (256 .. 4096)
+#endif
+#ifndef EVEN_STEPS
+#define EVEN_STEPS 12 // steps of a search that take scores as evenly spread, before it halves (0 .. 16)
 #endif
 
 #define PICKS 512 // picked positions on their way out
@@ -44,9 +47,18 @@ inline uint count_from(__global const uint *keys, uint n, uint cut)
     return sum16u(a + b);
 }
 
-// The selection among keys[0 .. n): those at or above `cut`, and from position `turn` on only those above it.
+inline uint max16u(uint16 v)
+{
+    uint8 a = max(v.lo, v.hi);
+    uint4 b = max(a.lo, a.hi);
+    uint2 c = max(b.lo, b.hi);
+    return max(c.x, c.y);
+}
+
+// The selection among keys[0 .. n): those at or above `cut`, and from position `turn` on only those above it; `kept`
+// in number.
 typedef struct cut_t {
-    uint cut, turn;
+    uint cut, turn, kept;
 } cut_t;
 
 // Position behind the ties-th key that equals `cut`.
@@ -64,118 +76,119 @@ inline uint after_ties(__global const uint *keys, uint cut, uint ties)
     return j;
 }
 
-// The k largest, ties to the lowest position. 1 <= k <= keys above 0; `top` is the largest key.
-inline cut_t search_cut(__global const uint *keys, uint n, uint k, uint top)
+// Where to try next: at least k keys, namely `from`, are >= low, and fewer, namely `above`, are >= high. Early steps
+// take the scores as spread evenly between the two, which needs a third of the steps of bisection on ordinary rows;
+// later ones halve, which no row can spoil.
+inline uint next_cut(uint low, uint high, uint from, uint above, uint k, uint step)
 {
-    // At least k keys are >= low; fewer, namely `above`, are >= high.
-    uint low = 1, high = top + 1, above = 0;
-    while (high - low > 1) {
-        uint middle = low + (high - low) / 2;
-        uint found = count_from(keys, n, middle);
+    if (step < EVEN_STEPS) {
+        float a = topk_unkey(low), b = topk_unkey(high);
+        uint even = topk_key(a + (b - a) * ((float)(from - k) / (float)(from - above)));
+        if (even > low && even < high)
+            return even;
+    }
+    return low + (high - low) / 2;
+}
+
+// The k largest, or all that can be selected, ties to the lowest position. n is a multiple of 32.
+inline cut_t search_cut(__global const uint *keys, uint n, uint k)
+{
+    uint16 most = (uint16)(0), least = most, none = most;
+    for (uint j = 0; j < n; j += 16) {
+        uint16 key = vload16(0, keys + j);
+        most = max(most, key);
+        least = max(least, ~(key - (uint16)(1))); // the complement, for which a key of 0 does not count
+        none -= as_uint16(key == (uint16)(0));
+    }
+    uint from = n - sum16u(none), above = 0, low = ~max16u(least) + 1, high = max16u(most) + 1;
+    if (k == 0 || from == 0)
+        return (cut_t){TOPK_INFINITY + 1, n, 0};
+    if (k >= from)
+        return (cut_t){low, n, from};
+    for (uint step = 0; high - low > 1; ++step) {
+        uint cut = next_cut(low, high, from, above, k, step), found = count_from(keys, n, cut);
         if (found == k)
-            return (cut_t){middle, n};
+            return (cut_t){cut, n, k};
         if (found > k) {
-            low = middle;
+            low = cut;
+            from = found;
         } else {
-            high = middle;
+            high = cut;
             above = found;
         }
     }
-    return (cut_t){low, after_ties(keys, low, k - above)};
+    return (cut_t){low, after_ties(keys, low, k - above), k};
 }
 
 // ---- reading rows -----------------------------------------------------------------------------------------------
 
-typedef struct summary_t {
-    uint top;        // the largest key
-    uint selectable; // keys above 0
-} summary_t;
-
-inline uint max16u(uint16 v)
-{
-    uint8 a = max(v.lo, v.hi);
-    uint4 b = max(a.lo, a.hi);
-    uint2 c = max(b.lo, b.hi);
-    return max(c.x, c.y);
-}
-
 // keys[j] of row position j for 0 <= j < n; 0 before `first` and, up to the next multiple of 32, behind the end.
-inline summary_t read_row(__global const ELEM(S_DTYPE) *row, uint first, uint n, __global uint *keys)
+inline void read_row(__global const ELEM(S_DTYPE) *row, uint first, uint n, __global uint *keys)
 {
-    uint16 top = (uint16)(0), selectable = top;
     uint j = 0;
-    for (; j + 16 <= n; j += 16) {
-        uint16 key = topk_key16(LOAD16(S_DTYPE, row, j));
-        if (j < first)
-            key = (uint16)(j) + (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) < (uint16)(first)
-                      ? (uint16)(0)
-                      : key;
-        vstore16(key, 0, keys + j);
-        top = max(top, key);
-        selectable -= as_uint16(key != (uint16)(0));
-    }
-    summary_t sum = {max16u(top), sum16u(selectable)};
-    for (; j < n; ++j) {
-        uint key = j < first ? 0 : topk_key(LOAD(S_DTYPE, row, j));
-        keys[j] = key;
-        sum.top = max(sum.top, key);
-        sum.selectable += key != 0;
-    }
+    for (; j + 16 <= n; j += 16)
+        vstore16(topk_key16(LOAD16(S_DTYPE, row, j)), 0, keys + j);
+    for (; j < n; ++j)
+        keys[j] = topk_key(LOAD(S_DTYPE, row, j));
     for (; j % 32; ++j)
         keys[j] = 0;
-    return sum;
+    for (j = 0; j < first; ++j)
+        keys[j] = 0;
 }
 
-// A cut that about `aim` of the n > SAMPLE keys should pass, from a strided sample; uses keys[0 .. SAMPLE).
+// A cut that about `aim` of the n > SAMPLE keys should pass, from sixteens of neighbours at equal strides; uses
+// keys[0 .. SAMPLE).
 inline uint sample_cut(__global const ELEM(S_DTYPE) *row, uint n, uint aim, __global uint *keys)
 {
-    uint stride = n / SAMPLE, top = 0, selectable = 0;
-    for (uint i = 0; i < SAMPLE; ++i) {
-        uint key = topk_key(LOAD(S_DTYPE, row, i * stride));
-        keys[i] = key;
-        top = max(top, key);
-        selectable += key != 0;
-    }
-    uint rank = (uint)((ulong)aim * SAMPLE / n);
-    if (rank >= selectable)
-        return 1;
-    return search_cut(keys, SAMPLE, max(rank, 1u), top).cut;
+    uint stride = n / (SAMPLE / 16);
+    for (uint i = 0; i < SAMPLE / 16; ++i)
+        vstore16(topk_key16(LOAD16(S_DTYPE, row, i * stride)), 0, keys + 16 * i);
+    return search_cut(keys, SAMPLE, max((uint)((ulong)aim * SAMPLE / n), 1u)).cut;
+}
+
+// Bit i of the result is the lowest bit of byte i.
+inline uint gather_bits(ulong bytes)
+{
+    return (uint)(((bytes & 0x0101010101010101ul) * 0x0102040810204080ul) >> 56);
+}
+
+// One bit for each true lane of a comparison.
+inline uint bits32(int16 low, int16 high)
+{
+    ulong2 a = as_ulong2(convert_char16(low)), b = as_ulong2(convert_char16(high));
+    return gather_bits(a.x) | gather_bits(a.y) << 8 | gather_bits(b.x) << 16 | gather_bits(b.y) << 24;
 }
 
 // Collects the keys from `cut` up, and their positions, in order; returns their number, or 0 if they exceed `room`.
+// Floats are compared, not keys: one instruction, and monotone even on a device that flushes denormals, so that what
+// is collected is the upper end of the row in any case.
 inline uint collect(__global const ELEM(S_DTYPE) *row, uint n, uint cut, __global uint *keys, __global uint *at,
-                    uint room, uint *top)
+                    uint room)
 {
+    const float least = topk_unkey(cut);
     uint m = 0, j = 0;
-    uint16 most = (uint16)(0);
-    for (; j + 16 <= n; j += 16) {
-        uint16 key = topk_key16(LOAD16(S_DTYPE, row, j));
-        int16 hit = key >= (uint16)(cut);
-        if (!any(hit))
+    for (; j + 64 <= n; j += 64) {
+        int16 hit[4];
+        for (uint h = 0; h < 4; ++h)
+            hit[h] = LOAD16(S_DTYPE, row, j + 16 * h) >= (float16)(least);
+        if (!any(hit[0] | hit[1] | hit[2] | hit[3]))
             continue;
-        if (m + 16 > room)
+        if (m + 64 > room)
             return 0;
-        most = max(most, key);
-        uint lane[16];
-        vstore16(key, 0, lane);
-        for (uint i = 0; i < 16; ++i) {
-            keys[m] = lane[i];
-            at[m] = j + i;
-            m += lane[i] >= cut;
-        }
+        ulong hits = bits32(hit[0], hit[1]) | (ulong)bits32(hit[2], hit[3]) << 32;
+        for (; hits; hits &= hits - 1)
+            at[m++] = j + (uint)popcount(~hits & (hits - 1));
     }
-    *top = max16u(most);
     for (; j < n; ++j) {
-        uint key = topk_key(LOAD(S_DTYPE, row, j));
-        if (key < cut)
+        if (!(LOAD(S_DTYPE, row, j) >= least))
             continue;
         if (m == room)
             return 0;
-        *top = max(*top, key);
-        keys[m] = key;
         at[m++] = j;
     }
-    for (uint pad = m; pad % 32 && pad < room; ++pad)
+    for (uint i = 0; i < m; ++i)
+        keys[i] = topk_key(LOAD(S_DTYPE, row, at[i]));
+    for (uint pad = m; pad % 32; ++pad)
         keys[pad] = 0;
     return m;
 }
@@ -245,24 +258,22 @@ inline void write_selection(output_t *out, cut_t cut, uint n)
 }
 
 #if MASK_BITS
-// Bit i of the result is the lowest bit of byte i.
-inline uint gather_bits(ulong bytes)
-{
-    return (uint)(((bytes & 0x0101010101010101ul) * 0x0102040810204080ul) >> 56);
-}
-
 // The mask of positions 0 .. n, a multiple of 32 but for the row's end; base is a multiple of 32 too.
 inline void write_mask(__global mask_t *mask, __global const uint *keys, cut_t cut, uint base, uint n)
 {
     const uint16 step = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (uint j = 0; j < n; j += 32) {
-        uchar16 on[2];
+        int16 hit[2];
         for (uint h = 0; h < 2; ++h) {
             uint16 late = as_uint16((uint16)(j + 16 * h) + step >= (uint16)(cut.turn)) & (uint16)(1);
-            int16 hit = vload16(0, keys + j + 16 * h) >= (uint16)(cut.cut) + late;
-            on[h] = as_uchar16(convert_char16(hit)) & (uchar16)(1);
+            hit[h] = vload16(0, keys + j + 16 * h) >= (uint16)(cut.cut) + late;
         }
-#if MASK_BITS == 8
+#if MASK_BITS == 1
+        mask[(base + j) / 32] = bits32(hit[0], hit[1]);
+#else
+        uchar16 on[2];
+        for (uint h = 0; h < 2; ++h)
+            on[h] = as_uchar16(convert_char16(hit[h])) & (uchar16)(1);
         if (j + 32 <= n) {
             vstore16(on[0], 0, mask + base + j);
             vstore16(on[1], 0, mask + base + j + 16);
@@ -270,10 +281,6 @@ inline void write_mask(__global mask_t *mask, __global const uint *keys, cut_t c
             for (uint i = 0; i < n - j; ++i)
                 mask[base + j + i] = ((const uchar *)on)[i];
         }
-#else
-        ulong2 low = as_ulong2(on[0]), high = as_ulong2(on[1]);
-        mask[(base + j) / 32] =
-            gather_bits(low.x) | gather_bits(low.y) << 8 | gather_bits(high.x) << 16 | gather_bits(high.y) << 24;
 #endif
     }
 }
@@ -337,10 +344,10 @@ inline bool select_sampled(output_t *out, uint2 range, uint wanted, __global uin
         return false;
     __global const ELEM(S_DTYPE) *row = out->scores + range.x;
     __global uint *at = keys + room;
-    uint top, m = collect(row, n, sample_cut(row, n, aim, keys), keys, at, room, &top);
+    uint m = collect(row, n, sample_cut(row, n, aim, keys), keys, at, room);
     if (m < wanted)
         return false;
-    cut_t cut = search_cut(keys, (m + 31) / 32 * 32, wanted, top);
+    cut_t cut = search_cut(keys, (m + 31) / 32 * 32, wanted);
     cut.turn = min(cut.turn, m);
     out->at = at;
     out->base = range.x;
@@ -356,15 +363,12 @@ inline bool select_sampled(output_t *out, uint2 range, uint wanted, __global uin
 inline uint select_dense(output_t *out, uint2 range, uint wanted, __global uint *keys, uint T)
 {
     uint base = range.x & ~31u, n = range.y - base;
-    summary_t sum = read_row(out->scores + base, range.x - base, n, keys);
-    uint kept = min(wanted, sum.selectable);
-    cut_t cut = {sum.top + 1, n};
-    if (kept)
-        cut = search_cut(keys, (n + 31) / 32 * 32, kept, sum.top);
+    read_row(out->scores + base, range.x - base, n, keys);
+    cut_t cut = search_cut(keys, (n + 31) / 32 * 32, wanted);
     out->base = base;
     cut.turn = min(cut.turn, n);
 #if HAS_INDICES
-    if (kept)
+    if (cut.kept)
         write_selection(out, cut, n);
 #endif
 #if MASK_BITS
@@ -375,7 +379,7 @@ inline uint select_dense(output_t *out, uint2 range, uint wanted, __global uint 
     for (size_t i = to; i < words; ++i)
         out->mask[i] = 0;
 #endif
-    return kept;
+    return cut.kept;
 }
 
 __kernel void topk_vec(TOPK_ARGS, __global uint *scratch, ulong scratch_off, ulong scratch_each, uint workers)

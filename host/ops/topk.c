@@ -128,7 +128,8 @@ static const cldsa_variant vec = {
     .file = "topk_vec.cl",
     .tunables = {{"ITEMS", 4, {1, 2, 4, 8, 16}, "work-items per compute unit"},
                  {"DENSE", 8192, {2048, 4096, 8192, 16384, 32768}, "shorter rows are not sampled"},
-                 {"SAMPLE", 1024, {256, 512, 1024, 2048}, "keys in a sample of a long row"}},
+                 {"SAMPLE", 1024, {256, 512, 1024, 2048}, "keys in a sample of a long row"},
+                 {"EVEN_STEPS", 12, {1, 6, 12}, "steps of a search that take scores as evenly spread"}},
     .workspace = vec_workspace,
     .enqueue = vec_enqueue,
 };
