@@ -33,7 +33,7 @@
 #define AT 1 // register tiles of rows that are copied together (TN 4, otherwise 1)
 #endif
 #ifndef NB
-#define NB 128 // most columns per work-item, a multiple of 16 * NV
+#define NB 512 // most columns per work-item, a multiple of 16 * NV
 #endif
 
 #define NR (16 * NV)
@@ -46,9 +46,9 @@
 #endif
 #define A_TILE (MR * KC + 16)
 
-// C's lines come while their sums are formed (2 to 3 %). Clang's builtin, since PoCL's prefetch() does nothing; the same
-// for A's next rows gained nothing.
-#define PREFETCH_TO_WRITE(p)
+// The lines of C and pre come while their sums are formed (2 to 4 %). Clang's builtin, since PoCL's prefetch() does
+// nothing. The same for the next rows of A or B gained nothing.
+#define PREFETCH_TO_WRITE(p) (void)0
 #ifdef __has_builtin
 #if __has_builtin(__builtin_prefetch)
 #undef PREFETCH_TO_WRITE
@@ -307,8 +307,11 @@ __kernel void gemm_vec(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global 
                     int tile = min(MR, copied - i), width = min(NR, columns - j);
                     ulong at = c_at + (row + i) * ldc + j;
                     for (int l = 0; l < tile; ++l)
-                        for (int v = 0; v < NV; ++v)
+                        for (int v = 0; v < NV; ++v) {
                             PREFETCH_TO_WRITE(c_ + c_off + at + l * ldc + v * 16);
+                            if (HAS_PRE)
+                                PREFETCH_TO_WRITE(pre_ + pre_off + at + l * ldc + v * 16);
+                        }
                     multiply((const float *)a_copy + i / MR * A_TILE, (const float *)panels + j * KC, tile, width, kc,
                              (float *)sums);
                     finish((const float *)sums, tile, width, c_ + c_off + at, pre_ + (HAS_PRE ? pre_off + at : 0),

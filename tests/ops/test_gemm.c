@@ -2,6 +2,16 @@
 /* ctest: full, for the kernels it builds */
 #include "tests/ops/harness.h"
 
+#include <cldsa/gemm.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
 extern const cldsa_op cldsa_op_gemm;
 
 #define NN(prefix) "a=" prefix "M K; b=" prefix "K N; c=" prefix "M N; pre=" prefix "M N"
@@ -126,7 +136,136 @@ static const harness_case cases[] = {
      .message = "c reaches element"},
 };
 
+/* ---- strided operands, and tile sizes that the defaults would not take here -------------------------------------- */
+
+typedef struct strided_case {
+    cldsa_gemm_layout layout;
+    int z, m, n, k;
+    int pad_a, pad_b, pad_c; /* elements between rows beyond the dense ones */
+    int gap;                 /* elements between matrices beyond their rows */
+} strided_case;
+
+enum { LEAD = 5, UNTOUCHED = 12345 };
+
+typedef struct operand {
+    int64_t rows, columns, ld, stride, numel;
+    float *host;
+    cl_mem mem;
+    cldsa_tensor view;
+} operand;
+
+static operand make_operand(cl_command_queue queue, const strided_case *test, int64_t rows, int64_t columns, int pad,
+                            bool input) {
+    operand o = {.rows = rows, .columns = columns, .ld = columns + pad};
+    o.stride = rows * o.ld + test->gap;
+    o.numel = LEAD + test->z * o.stride;
+    o.host = malloc((size_t)o.numel * sizeof(float));
+    assert_non_null(o.host);
+    for (int64_t i = 0; i < o.numel; ++i)
+        o.host[i] = input ? (float)(i * 37 % 17) - 8 : UNTOUCHED;
+    cl_context context;
+    cl_int code = clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof context, &context, NULL);
+    assert_int_equal(code, CL_SUCCESS);
+    o.mem = clCreateBuffer(context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, (size_t)o.numel * sizeof(float), o.host,
+                           &code);
+    assert_int_equal(code, CL_SUCCESS);
+    o.view = CLDSA_TENSOR(o.mem, LEAD, CLDSA_F32, test->z, rows, columns);
+    return o;
+}
+
+static void release_operand(operand *o) {
+    clReleaseMemObject(o->mem);
+    free(o->host);
+}
+
+/* Small whole numbers: every sum is exact, in any order. */
+static float wanted(const strided_case *test, const operand *a, const operand *b, int z, int64_t m, int64_t n) {
+    const float *from_a = a->host + LEAD + z * a->stride, *from_b = b->host + LEAD + z * b->stride;
+    double sum = 0;
+    for (int k = 0; k < test->k; ++k)
+        sum += (double)(test->layout == CLDSA_GEMM_TN ? from_a[k * a->ld + m] : from_a[m * a->ld + k]) *
+               (double)(test->layout == CLDSA_GEMM_NT ? from_b[n * b->ld + k] : from_b[k * b->ld + n]);
+    return (float)sum;
+}
+
+static void check_strided(const strided_case *test, const char *variant, const char *tunables) {
+    cl_command_queue queue;
+    cldsa_context *ctx = harness_context(&queue);
+    bool tn = test->layout == CLDSA_GEMM_TN, nt = test->layout == CLDSA_GEMM_NT;
+    operand a = make_operand(queue, test, tn ? test->k : test->m, tn ? test->m : test->k, test->pad_a, true);
+    operand b = make_operand(queue, test, nt ? test->n : test->k, nt ? test->k : test->n, test->pad_b, true);
+    operand c = make_operand(queue, test, test->m, test->n, test->pad_c, false);
+    cldsa_gemm_args args = {.a = a.view,
+                            .b = b.view,
+                            .c = c.view,
+                            .layout = test->layout,
+                            .alpha = 1,
+                            .lda = a.ld,
+                            .ldb = b.ld,
+                            .ldc = c.ld,
+                            .stride_a = a.stride,
+                            .stride_b = b.stride,
+                            .stride_c = c.stride};
+    size_t bytes = 0;
+    assert_int_equal(cldsa_op_force(ctx, &cldsa_op_gemm, variant, tunables), CLDSA_SUCCESS);
+    cldsa_status status = cldsa_gemm_workspace(ctx, &args, &bytes);
+    if (status != CLDSA_SUCCESS)
+        fail_msg("%s %s: %s", variant, tunables, cldsa_error_message());
+    operand scratch = make_operand(queue, &(strided_case){.z = 1}, 1, (int64_t)(bytes / sizeof(float)) + 1, 0, false);
+    status = cldsa_gemm(
+        ctx, &args, &(cldsa_call){.queue = queue, .workspace = bytes ? scratch.mem : NULL, .workspace_bytes = bytes});
+    if (status != CLDSA_SUCCESS)
+        fail_msg("%s %s: %s", variant, tunables, cldsa_error_message());
+    clEnqueueReadBuffer(queue, c.mem, CL_TRUE, 0, (size_t)c.numel * sizeof(float), c.host, 0, NULL, NULL);
+    for (int64_t i = 0; i < c.numel; ++i) {
+        int64_t z = i < LEAD ? 0 : (i - LEAD) / c.stride, at = i - LEAD - z * c.stride, m = at / c.ld, n = at % c.ld;
+        bool inside = i >= LEAD && m < c.rows && n < c.columns;
+        float want = inside ? wanted(test, &a, &b, (int)z, m, n) : UNTOUCHED;
+        if (c.host[i] != want)
+            fail_msg("%s %s, layout %d, %d x [%d,%d,%d]: element %lld is %g, want %g", variant, tunables,
+                     (int)test->layout, test->z, test->m, test->n, test->k, (long long)i, (double)c.host[i],
+                     (double)want);
+    }
+    cldsa_op_force(ctx, &cldsa_op_gemm, NULL, NULL);
+    release_operand(&a);
+    release_operand(&b);
+    release_operand(&c);
+    release_operand(&scratch);
+}
+
+static void strided(void **state) {
+    (void)state;
+    static const strided_case tests[] = {
+        {CLDSA_GEMM_NN, 1, 37, 45, 33, 3, 7, 5, 0},
+        {CLDSA_GEMM_NT, 3, 20, 36, 40, 4, 8, 4, 12},
+        {CLDSA_GEMM_TN, 2, 31, 50, 70, 1, 2, 3, 9},
+    };
+    static const char *const variants[] = {"vec", "simt", "clblast"};
+    for (size_t t = 0; t < sizeof tests / sizeof tests[0]; ++t)
+        for (size_t v = 0; v < sizeof variants / sizeof variants[0]; ++v)
+            check_strided(&tests[t], variants[v], "");
+}
+
+static void forced_tiles(void **state) {
+    (void)state;
+    static const char *const ways[][2] = {
+        {"vec", "MR=6,NV=1,KC=32,NB=48"},
+        {"vec", "MR=8,NV=2,KC=16,NB=64,AT=3"},
+        {"vec", "MR=14,KC=64"},
+        {"simt", "TM=64,TN=64,WN=4,SPLIT=1"},
+        {"simt", "TM=64,TN=64,TK=8,WM=8,WN=4,SPLIT=1"},
+        {"simt", "TM=32,TN=32,WM=4,WN=4,SPLIT=4"},
+        {"simt", "TM=64,TN=128,SPLIT=2"},
+    };
+    for (int layout = CLDSA_GEMM_NN; layout <= CLDSA_GEMM_TN; ++layout)
+        for (size_t w = 0; w < sizeof ways / sizeof ways[0]; ++w)
+            check_strided(&(strided_case){(cldsa_gemm_layout)layout, 2, 75, 92, 139, 0, 0, 0, 0}, ways[w][0],
+                          ways[w][1]);
+}
+
 int main(int argc, char **argv) {
     const harness_suite suites[] = {{.op = &cldsa_op_gemm, HARNESS_CASES(cases)}};
-    return harness_main(suites, 1, argc, argv);
+    const struct CMUnitTest beside[] = {cmocka_unit_test(strided), cmocka_unit_test(forced_tiles)};
+    int failed = cmocka_run_group_tests_name("gemm beside the table", beside, NULL, NULL);
+    return harness_main(suites, 1, argc, argv) || failed;
 }
