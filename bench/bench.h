@@ -26,11 +26,11 @@ extern const char *const bench_status_names[];
 /* ---- samples (measure.c) ----------------------------------------------------------------------------------------- */
 
 typedef struct bench_samples {
-    double *seconds;
+    double *values; /* seconds per call, or tokens per second */
     size_t count, capacity;
 } bench_samples;
 
-void bench_samples_add(bench_samples *samples, double seconds);        /* without memory the sample is lost */
+void bench_samples_add(bench_samples *samples, double value);          /* without memory the sample is lost */
 double bench_samples_quantile(const bench_samples *samples, double p); /* sorts them; NaN without samples */
 void bench_samples_free(bench_samples *samples);
 

@@ -20,27 +20,27 @@ double bench_now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-void bench_samples_add(bench_samples *samples, double seconds) {
+void bench_samples_add(bench_samples *samples, double value) {
     if (samples->count == samples->capacity) {
         size_t capacity = samples->capacity ? 2 * samples->capacity : 64;
-        double *grown = realloc(samples->seconds, capacity * sizeof *grown);
+        double *grown = realloc(samples->values, capacity * sizeof *grown);
         if (!grown)
             return;
-        samples->seconds = grown;
+        samples->values = grown;
         samples->capacity = capacity;
     }
-    samples->seconds[samples->count++] = seconds;
+    samples->values[samples->count++] = value;
 }
 
 double bench_samples_quantile(const bench_samples *samples, double p) {
     if (!samples->count)
         return NAN;
-    gsl_sort(samples->seconds, 1, samples->count);
-    return gsl_stats_quantile_from_sorted_data(samples->seconds, 1, samples->count, p);
+    gsl_sort(samples->values, 1, samples->count);
+    return gsl_stats_quantile_from_sorted_data(samples->values, 1, samples->count, p);
 }
 
 void bench_samples_free(bench_samples *samples) {
-    free(samples->seconds);
+    free(samples->values);
     *samples = (bench_samples){0};
 }
 

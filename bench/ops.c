@@ -244,8 +244,7 @@ static cldsa_status plan(ops_suite *suite, const cldsa_op *op, const placed *on,
     describe_tunables(&run, row->tunables, sizeof row->tunables);
     row->flops = op->flops ? op->flops(&run) : 0;
     row->bytes = op->bytes ? op->bytes(&run) : 0;
-    row->workspace = on->workspace_bytes;
-    return CLDSA_SUCCESS;
+    return cldsa_op_workspace(suite->ctx, op, on->work.args, &row->workspace, NULL);
 }
 
 /* Once more on a context of its own that keeps every kernel's time. */

@@ -117,7 +117,7 @@ cJSON *bench_train_row_json(const bench_train_row *row) {
     if (row->samples.count) {
         cJSON *rate = cJSON_AddObjectToObject(out, "tokens_per_second");
         add_samples(rate, &row->samples);
-        cJSON_AddItemToObject(rate, "values", cJSON_CreateDoubleArray(row->samples.seconds, (int)row->samples.count));
+        cJSON_AddItemToObject(rate, "values", cJSON_CreateDoubleArray(row->samples.values, (int)row->samples.count));
         cJSON_AddNumberToObject(out, "first_loss", row->first_loss);
         cJSON_AddNumberToObject(out, "last_loss", row->last_loss);
         cJSON_AddNumberToObject(out, "peak_device_bytes", row->peak_device_bytes);

@@ -55,6 +55,40 @@ static void quantiles(void **state) {
     bench_samples_free(&samples);
 }
 
+static cldsa_status fill(void *user, const cldsa_call *call) {
+    const cl_uint zero = 0;
+    return clEnqueueFillBuffer(call->queue, *(cl_mem *)user, &zero, sizeof zero, 0, 1 << 20, 0, NULL, call->event);
+}
+
+/* Both clocks on whatever device there is: the events of a GPU's measurement exist on CPUs too. */
+static void measures_by_wall_and_by_events(void **state) {
+    (void)state;
+    cldsa_device_info info;
+    cl_int code;
+    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
+    cl_context context =
+        clCreateContext((cl_context_properties[]){CL_CONTEXT_PLATFORM, (cl_context_properties)info.platform, 0}, 1,
+                        &info.device, NULL, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    cl_command_queue queue = clCreateCommandQueue(context, info.device, CL_QUEUE_PROFILING_ENABLE, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    cl_mem buffer = clCreateBuffer(context, CL_MEM_READ_WRITE, 1 << 20, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    const bench_task task = {.enqueue = fill, .user = &buffer, .call = {.queue = queue}};
+    for (int on_cpu = 0; on_cpu < 2; ++on_cpu) {
+        bench_samples samples = {0};
+        assert_int_equal(bench_warm_up(&task, 0), CLDSA_SUCCESS);
+        assert_int_equal(bench_measure(&task, on_cpu, 0.01, &samples), CLDSA_SUCCESS);
+        assert_true(samples.count >= 3);
+        assert_true(bench_samples_quantile(&samples, 0.5) > 0);
+        assert_true(bench_samples_quantile(&samples, 0.9) < 1);
+        bench_samples_free(&samples);
+    }
+    clReleaseMemObject(buffer);
+    clReleaseCommandQueue(queue);
+    clReleaseContext(context);
+}
+
 static void processes_answer_in_lines(void **state) {
     (void)state;
     bench_process process;
@@ -79,6 +113,7 @@ int main(void) {
         cmocka_unit_test(presets_make_calls),
         cmocka_unit_test(presets_are_found),
         cmocka_unit_test(quantiles),
+        cmocka_unit_test(measures_by_wall_and_by_events),
         cmocka_unit_test(processes_answer_in_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
