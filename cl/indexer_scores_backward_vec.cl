@@ -19,13 +19,13 @@
 // Enqueued by host/ops/indexer_scores_backward.c over (S / NR, HEADS, B) and (T / NR, KEY_HEADS, B).
 
 #ifndef NV
-#define NV 2 // float16 vectors of queries or keys that a work-item owns (1 .. 4)
+#define NV 4 // float16 vectors of queries or keys that a work-item owns (1 .. 4)
 #endif
 #ifndef MR
 #define MR 6 // rows of the stream in a register tile of dots (1 .. 14)
 #endif
 #ifndef MD
-#define MD 4 // columns of the stream in a register tile of the gradient (1 .. 8)
+#define MD 6 // columns of the stream in a register tile of the gradient (1 .. 8)
 #endif
 #ifndef BLOCK_TILES
 #define BLOCK_TILES 8 // register tiles of dots in a block of the stream (2 .. 16)

@@ -146,7 +146,7 @@ static void vec_defaults(const cldsa_run *run, int *tune) {
     int width = cldsa_context_capabilities(run->ctx)->vector_width;
     if (width < 16) { /* half as many registers, or each a quarter of a vector */
         tune[NV] = 1;
-        tune[MR] = width == 8 ? 6 : 4;
+        tune[MR] = tune[MD] = width == 8 ? 6 : 4;
     }
 }
 
@@ -159,9 +159,9 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
 static const cldsa_variant vec = {
     .name = "vec",
     .file = "indexer_scores_backward_vec.cl",
-    .tunables = {{"NV", 2, {1, 2, 4}, "float16 vectors of queries or keys that a work-item owns"},
+    .tunables = {{"NV", 4, {1, 2, 4}, "float16 vectors of queries or keys that a work-item owns"},
                  {"MR", 6, {4, 6, 8, 12}, "rows of the other side in a register tile of products"},
-                 {"MD", 4, {2, 4, 8}, "columns of the other side in a register tile of the gradient"},
+                 {"MD", 6, {2, 4, 6, 8}, "columns of the other side in a register tile of the gradient"},
                  {"BLOCK_TILES", 8, {4, 8, 16}, "register tiles per block of the other side"}},
     .can_run = vec_can_run,
     .defaults = vec_defaults,
