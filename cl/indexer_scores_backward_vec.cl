@@ -34,20 +34,16 @@
 #include "indexer_scores_vec.clh"
 
 #define BLOCK (BLOCK_TILES * MR) // rows of the stream at a time
+#define ROW_FLOATS (16 * DIM_VECTORS)
 #define GATED RELU_OUT           // the gradient passes only where the gate, the forward's scores, is above 0
 
 #define LANES (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 
-// block[r][DIM] = rows[r], widened; the last row is repeated up to the end of the block.
-inline void load_block(rows_ptr rows, size_t stride, int count, float *block)
+// block[r] = rows[r], widened; the last row is repeated up to the end of the block.
+inline void load_block(rows_ptr rows, size_t stride, int count, float16 *block)
 {
-    for (int r = 0; r < BLOCK; ++r) {
-        rows_ptr row = rows + min(r, count - 1) * stride;
-        for (int d = 0; d < DIM / 16 * 16; d += 16)
-            vstore16(LOAD16(Q_DTYPE, row, d), 0, block + r * DIM + d);
-        for (int d = DIM / 16 * 16; d < DIM; ++d)
-            block[r * DIM + d] = LOAD(Q_DTYPE, row, d);
-    }
+    for (int r = 0; r < BLOCK; ++r)
+        copy_row(rows + min(r, count - 1) * stride, block + r * DIM_VECTORS);
 }
 
 // dots[r][NR] = block[r] . panel for `count` rows, rounded up to whole tiles.
@@ -67,7 +63,7 @@ inline void block_dots(const float *block, int count, const float16 *panel, floa
                 own[v] = panel[d * NV + v];
 #pragma unroll
             for (int r = 0; r < MR; ++r) {
-                const float16 x = (float16)(block[(r0 + r) * DIM + d]);
+                const float16 x = (float16)(block[(r0 + r) * ROW_FLOATS + d]);
 #pragma unroll
                 for (int v = 0; v < NV; ++v)
                     acc[r][v] = fma(x, own[v], acc[r][v]);
@@ -90,7 +86,7 @@ inline void block_dots(const float *block, int count, const float16 *panel, floa
         for (int r_ = 0; r_ < (count); ++r_) {                                                                         \
             _Pragma("unroll") for (int c_ = 0; c_ < (N); ++c_)                                                         \
             {                                                                                                          \
-                const float16 x_ = (float16)((block)[r_ * DIM + (d0) + c_]);                                           \
+                const float16 x_ = (float16)((block)[r_ * ROW_FLOATS + (d0) + c_]);                                           \
                 _Pragma("unroll") for (int v_ = 0; v_ < NV; ++v_) acc_[c_][v_] =                                       \
                     fma(x_, (p)[r_ * NV + v_], acc_[c_][v_]);                                                          \
             }                                                                                                          \
@@ -122,7 +118,7 @@ inline void store_grad(const float16 *grad, int count, __global float *out, size
 #pragma unroll
             for (int c = 0; c < 16; ++c)
                 if (c < left)
-                    vstore16(r[c], 0, out + (16 * v + c) * stride + d);
+                    STORE16(F32, out, (16 * v + c) * stride + d, r[c]);
         }
         for (int d = DIM / 16 * 16; d < DIM; ++d)
             for (int c = 0; c < 16 && c < left; ++c)
@@ -139,12 +135,12 @@ inline float16 upstream(__global const float *row, __global const float *gate, _
         return z;
     const int16 seen = (LANES + j >= range.x) & (LANES + j < range.y);
     if (j + 16 <= T) {
-        z = vload16(0, row);
+        z = LOAD_ROW16(F32, row, 0);
 #if HAS_K_SCALE
-        z *= vload16(0, scale);
+        z *= LOAD_ROW16(F32, scale, 0);
 #endif
 #if GATED
-        z = select((float16)(0.0f), z, vload16(0, gate) > (float16)(0.0f));
+        z = select((float16)(0.0f), z, LOAD_ROW16(F32, gate, 0) > (float16)(0.0f));
 #endif
     } else {
         for (int l = 0; j + l < T; ++l) {
@@ -189,7 +185,7 @@ __kernel void indexer_scores_backward_queries_vec(
     for (int r = 0; r < own; ++r)
         ((float *)weight)[r] = w_[w_off + (W_PER_ROW ? (b * S + i0 + r) * HEADS : 0) + h];
 
-    float block[BLOCK * DIM];
+    float16 block[BLOCK * DIM_VECTORS];
     float16 p[BLOCK * NV], z[(BLOCK + 15) / 16 * 16 * NV];
     const int2 seen = tile_range(ks, ke, i0, own, S, T);
     for (int j0 = seen.x; j0 < seen.y; j0 += BLOCK) {
@@ -214,7 +210,7 @@ __kernel void indexer_scores_backward_queries_vec(
             }
         }
         load_block(k + (size_t)j0 * (KEY_HEADS * DIM), KEY_HEADS * DIM, count, block);
-        block_dots(block, count, panel, p);
+        block_dots((const float *)block, count, panel, p);
         for (int r = 0; r < count; ++r) {
 #pragma unroll
             for (int v = 0; v < NV; ++v) {
@@ -223,7 +219,7 @@ __kernel void indexer_scores_backward_queries_vec(
                 p[r * NV + v] = select((float16)(0.0f), up * weight[v], dot > (float16)(0.0f));
             }
         }
-        add_block(block, count, p, grad);
+        add_block((const float *)block, count, p, grad);
     }
     store_grad(grad, own, dq_ + dq_off + ((b * S + i0) * HEADS + h) * DIM, HEADS * DIM);
     for (int r = 0; r < own; ++r)
@@ -252,7 +248,7 @@ __kernel void indexer_scores_backward_keys_vec(
     for (int d = 0; d < DIM * NV; ++d)
         grad[d] = (float16)(0.0f);
 
-    float block[BLOCK * DIM];
+    float16 block[BLOCK * DIM_VECTORS];
     float16 p[BLOCK * NV], z[BLOCK * NV];
     for (int i0 = 0; i0 < S; i0 += BLOCK) {
         const int count = min(BLOCK, S - i0);
@@ -268,7 +264,7 @@ __kernel void indexer_scores_backward_keys_vec(
         }
         for (int h = KEY_HEADS == 1 ? 0 : key_head; h < (KEY_HEADS == 1 ? HEADS : key_head + 1); ++h) {
             load_block(q + ((size_t)i0 * HEADS + h) * DIM, HEADS * DIM, count, block);
-            block_dots(block, count, panel, p);
+            block_dots((const float *)block, count, panel, p);
             for (int r = 0; r < count; ++r) {
                 const float16 weight = (float16)(w[(W_PER_ROW ? (i0 + r) * HEADS : 0) + h]);
 #pragma unroll
@@ -276,7 +272,7 @@ __kernel void indexer_scores_backward_keys_vec(
                     p[r * NV + v] =
                         select((float16)(0.0f), z[r * NV + v] * weight, p[r * NV + v] > (float16)(0.0f));
             }
-            add_block(block, count, p, grad);
+            add_block((const float *)block, count, p, grad);
         }
     }
     store_grad(grad, own, dk_ + dk_off + first, KEY_HEADS * DIM);

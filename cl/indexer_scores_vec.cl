@@ -47,14 +47,10 @@
 inline void score_head(rows_ptr q, int rows, __global const float *w, const float16 *panel, float16 total[MR][NV])
 {
     // The tile's own copy of the queries: one base address for all rows, and f16 and bf16 are widened once.
-    float tile[MR * DIM];
-    for (int r = 0; r < MR; ++r) {
-        rows_ptr row = q + min(r, rows - 1) * (HEADS * DIM);
-        for (int d = 0; d < DIM / 16 * 16; d += 16)
-            vstore16(LOAD16(Q_DTYPE, row, d), 0, tile + r * DIM + d);
-        for (int d = DIM / 16 * 16; d < DIM; ++d)
-            tile[r * DIM + d] = LOAD(Q_DTYPE, row, d);
-    }
+    float16 copies[MR * DIM_VECTORS];
+    for (int r = 0; r < MR; ++r)
+        copy_row(q + min(r, rows - 1) * (HEADS * DIM), copies + r * DIM_VECTORS);
+    const float *tile = (const float *)copies;
     float16 acc[MR][NV];
 #pragma unroll
     for (int r = 0; r < MR; ++r)
@@ -68,7 +64,7 @@ inline void score_head(rows_ptr q, int rows, __global const float *w, const floa
             key[v] = panel[d * NV + v];
 #pragma unroll
         for (int r = 0; r < MR; ++r) {
-            const float16 x = (float16)(tile[r * DIM + d]);
+            const float16 x = (float16)(tile[r * (16 * DIM_VECTORS) + d]);
 #pragma unroll
             for (int v = 0; v < NV; ++v)
                 acc[r][v] = fma(x, key[v], acc[r][v]);
@@ -103,6 +99,19 @@ inline void store_row(const float16 *total, const float16 *scale, int2 range, in
             for (int l = 0; j + l < T; ++l)
                 STORE(SCORES_DTYPE, out, 16 * v + l, ((const float *)&x)[l]);
         }
+    }
+}
+
+// Stores -inf over a tile that nobody sees.
+inline void hide_tile(__global ELEM(SCORES_DTYPE) *out, int rows, int count, int T)
+{
+    const float16 hidden = (float16)(-INFINITY);
+    for (int r = 0; r < rows; ++r, out += T) {
+        int j = 0;
+        for (; j + 16 <= count; j += 16)
+            STORE16(SCORES_DTYPE, out, j, hidden);
+        for (; j < count; ++j)
+            STORE(SCORES_DTYPE, out, j, -INFINITY);
     }
 }
 
@@ -145,9 +154,7 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
             const int2 seen = tile_range(ks, ke, i, rows, S, T);
             if (j0 >= seen.y || j0 + count <= seen.x) {
                 if (h0 == 0)
-                    for (int r = 0; r < rows; ++r)
-                        for (int j = 0; j < count; ++j)
-                            STORE(SCORES_DTYPE, scores, (size_t)(i + r) * T + j, -INFINITY);
+                    hide_tile(scores + (size_t)i * T, rows, count, T);
                 continue;
             }
             if (!packed) {
