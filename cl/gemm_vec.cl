@@ -36,6 +36,10 @@
 #define NB 512 // most columns per work-item, a multiple of 16 * NV
 #endif
 
+#ifndef PREFETCH
+#define PREFETCH 0 // 1: the lines of C and pre are asked for while their sums are formed (2 to 4 %)
+#endif
+
 #define NR (16 * NV)
 
 // A's copy: AT tiles, NN and NT [MR][KC], TN [KC][MR] and room for what the last vector store reaches beyond.
@@ -46,14 +50,11 @@
 #endif
 #define A_TILE (MR * KC + 16)
 
-// The lines of C and pre come while their sums are formed (2 to 4 %). Clang's builtin, since PoCL's prefetch() does
-// nothing. The same for the next rows of A or B gained nothing.
-#define PREFETCH_TO_WRITE(p) (void)0
-#ifdef __has_builtin
-#if __has_builtin(__builtin_prefetch)
-#undef PREFETCH_TO_WRITE
+// Clang's builtin, since PoCL's prefetch() does nothing. The same for the next rows of A or B gained nothing.
+#if PREFETCH && defined(__clang__)
 #define PREFETCH_TO_WRITE(p) __builtin_prefetch((const void *)(size_t)(p), 1)
-#endif
+#else
+#define PREFETCH_TO_WRITE(p) (void)0
 #endif
 
 typedef __global const ELEM(A_DTYPE) *a_ptr;

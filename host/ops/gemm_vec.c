@@ -1,7 +1,7 @@
 /* gemm on CPUs: how C is cut into blocks for cl/gemm_vec.cl. */
 #include "host/ops/gemm.h"
 
-enum { TUNE_MR, TUNE_NV, TUNE_KC, TUNE_NB, TUNE_AT };
+enum { TUNE_MR, TUNE_NV, TUNE_KC, TUNE_NB, TUNE_AT, TUNE_PREFETCH };
 
 typedef struct block_plan {
     int64_t splits;  /* row blocks per matrix */
@@ -45,7 +45,9 @@ static bool legal(const cldsa_run *run, const int *tune) {
 static void defaults(const cldsa_run *run, int *tune) {
     const cldsa_gemm_args *args = run->args;
     tune[TUNE_AT] = args->layout == CLDSA_GEMM_TN ? 4 : 1;
-    if (cldsa_context_capabilities(run->ctx)->vector_width < 16) {
+    const int width = cldsa_context_capabilities(run->ctx)->vector_width;
+    tune[TUNE_PREFETCH] = width >= 8; /* simulators report less, and do not know the builtin */
+    if (width < 16) {
         tune[TUNE_MR] = 6;
         tune[TUNE_NV] = 1;
     }
@@ -72,7 +74,8 @@ const cldsa_variant gemm_vec = {
                  {"NV", 2, {1, 2}, "vectors of 16 columns of a register tile"},
                  {"KC", 256, {128, 192, 256, 384, 512}, "steps of the reduction per block"},
                  {"NB", 512, {128, 256, 384, 512}, "most columns per work-item"},
-                 {"AT", 1, {1, 2, 4, 8}, "register tiles of rows copied together"}},
+                 {"AT", 1, {1, 2, 4, 8}, "register tiles of rows copied together"},
+                 {"PREFETCH", 0, {0, 1}, "ask for lines of C before they are written"}},
     .defaults = defaults,
     .legal = legal,
     .enqueue = enqueue,

@@ -32,10 +32,10 @@ typedef enum cldsa_gemm_layout {
  *   TN:     c [E,M,N], matrix e = A[rows of e]^T B[rows of e]; an empty group gives zeros (+ beta C).
  */
 typedef struct cldsa_gemm_args {
-    cldsa_tensor a, b;          /* f32, f16 or bf16 */
-    cldsa_tensor c;             /* f32; read only if beta != 0 */
-    cldsa_tensor bias;          /* f32 [N], optional */
-    cldsa_tensor pre;           /* f32, shape of c, optional: receives the value before the activation */
+    cldsa_tensor a, b; /* f32, f16 or bf16 */
+    cldsa_tensor c;    /* f32; read only if beta != 0 */
+    cldsa_tensor bias; /* f32 [N], optional */
+    cldsa_tensor pre;  /* f32, shape, ldc and stride_c of c, optional: receives the value before the activation */
     cldsa_tensor group_offsets; /* i32 [E+1], optional */
     cldsa_gemm_layout layout;
     cldsa_act activation;

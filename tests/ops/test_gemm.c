@@ -266,6 +266,6 @@ static void forced_tiles(void **state) {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {{.op = &cldsa_op_gemm, HARNESS_CASES(cases)}};
     const struct CMUnitTest beside[] = {cmocka_unit_test(strided), cmocka_unit_test(forced_tiles)};
-    int failed = cmocka_run_group_tests_name("gemm beside the table", beside, NULL, NULL);
+    int failed = argc > 1 ? 0 : cmocka_run_group_tests_name("gemm beside the table", beside, NULL, NULL);
     return harness_main(suites, 1, argc, argv) || failed;
 }
