@@ -50,7 +50,10 @@ typedef struct harness_suite {
     const cldsa_op *forward; /* of a backward operation */
     /* Backward outputs whose forward input is not the name without its 'd': "dsink=attn_sink". */
     const char *gradient_of;
-    /* "NAME=VALUE,...": the first variant runs once more with these, e.g. a GPU's launch shape on a CPU. */
+    /*
+     * "NAME=VALUE,...": the first variant runs once more with these, e.g. a GPU's launch shape on a CPU.
+     * "VARIANT:NAME=VALUE,...": so does the named one.
+     */
     const char *tunables;
     const harness_case *cases;
     size_t num_cases;

@@ -336,6 +336,22 @@ static bool run_variant(harness_data *data, device_case *on, const cldsa_variant
     return true;
 }
 
+/* "VARIANT:NAME=VALUE,...", or the first variant with "NAME=VALUE,...". */
+static void run_with_tunables(harness_data *data, device_case *on) {
+    const char *tunables = data->suite->tunables, *colon = strchr(tunables, ':');
+    const cldsa_variant *const *variant = data->work.op->variants;
+    if (colon) {
+        while (*variant && (strlen((*variant)->name) != (size_t)(colon - tunables) ||
+                            strncmp((*variant)->name, tunables, (size_t)(colon - tunables)) != 0))
+            ++variant;
+        tunables = colon + 1;
+    }
+    if (*variant)
+        run_variant(data, on, *variant, tunables);
+    else
+        harness_failed(data, "no such variant: %s", data->suite->tunables);
+}
+
 static void expect_failure(harness_data *data, cldsa_status expected, const char *message) {
     cldsa_status status =
         cldsa_op_enqueue(device.ctx, data->work.op, data->work.args, &(cldsa_call){.queue = device.in_order});
@@ -396,7 +412,7 @@ void harness_run_device(harness_data *data) {
         }
     run_variant(data, &on, NULL, NULL);
     if (data->suite->tunables)
-        run_variant(data, &on, data->work.op->variants[0], data->suite->tunables);
+        run_with_tunables(data, &on);
     if (data->index == 0)
         check_refusals(data);
     if (!*ran)

@@ -74,6 +74,15 @@ static const harness_case forward_cases[] = {
      .message = "needs ks and ke"},
 };
 
+/* The tiles that a large GPU gets. */
+static const harness_case large_tile_cases[] = {
+    {.name = "large tiles, odd everything",
+     .dims = "B=2 S=131 T=150 H=3 Hk=1 D=37",
+     .params = "range=causal",
+     .shapes = "w=B S H"},
+    {.name = "large tiles, a key per head", .dims = "B=1 S=129 T=257 H=2 Hk=2 D=32", .dtypes = "q=BF16 k=BF16"},
+};
+
 static const harness_case backward_cases[] = {
     {.name = "a key per head, relu",
      .dims = "B=2 S=19 T=21 H=4 Hk=4 D=24",
@@ -111,7 +120,8 @@ static const harness_case backward_cases[] = {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_indexer_scores, HARNESS_CASES(forward_cases)},
+        {.op = &cldsa_op_indexer_scores, .tunables = "simt:TM=128,TN=128,RM=8,RN=8", HARNESS_CASES(large_tile_cases)},
         {.op = &cldsa_op_indexer_scores_backward, .forward = &cldsa_op_indexer_scores, HARNESS_CASES(backward_cases)},
     };
-    return harness_main(suites, 2, argc, argv);
+    return harness_main(suites, 3, argc, argv);
 }
