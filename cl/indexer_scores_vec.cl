@@ -43,6 +43,33 @@
 #endif
 #define ONE_BLOCK (BLOCK_HEADS == HEADS)
 
+#if KEY_HEADS == 1
+#define PANEL_OF(panel, h) (panel)
+#else
+#define PANEL_OF(panel, h) ((panel) + (h)*DIM * NV)
+#endif
+
+// Packs the keys of heads h0 .. h0 + heads.
+inline void pack_heads(rows_ptr k, int h0, int heads, int count, float16 *panel)
+{
+#if KEY_HEADS == 1
+    pack_panel(k, DIM, count, panel);
+#else
+    for (int h = 0; h < heads; ++h)
+        pack_panel(k + (h0 + h) * DIM, KEY_HEADS * DIM, count, PANEL_OF(panel, h));
+#endif
+}
+
+// Zeros, or the totals of the heads before.
+inline void start_total(float16 total[MR][NV], bool first, const float16 *partial)
+{
+#pragma unroll
+    for (int r = 0; r < MR; ++r)
+#pragma unroll
+        for (int v = 0; v < NV; ++v)
+            total[r][v] = ONE_BLOCK || first ? (float16)(0.0f) : partial[r * NV + v];
+}
+
 // total[r] += w[r] * relu(q[r] . panel) for one head and `rows` queries; the tile's other rows repeat the last one.
 inline void score_head(rows_ptr q, int rows, __global const float *w, const float16 *panel, float16 total[MR][NV])
 {
@@ -143,47 +170,32 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
 #endif
 
     float16 panel[PACKED_HEADS * DIM * NV];
-#if !ONE_BLOCK
-    float16 partial[ROWS * NV]; // totals of the heads so far
-#endif
+    float16 partial[ONE_BLOCK ? 1 : ROWS * NV]; // totals of the heads so far
     for (int h0 = 0; h0 < HEADS; h0 += BLOCK_HEADS) {
         const int heads = min(BLOCK_HEADS, HEADS - h0);
+        const bool last_heads = h0 + heads == HEADS;
         bool packed = false;
         for (int i = first; i < last; i += MR) {
             const int rows = min(MR, last - i);
             const int2 seen = tile_range(ks, ke, i, rows, S, T);
             if (j0 >= seen.y || j0 + count <= seen.x) {
-                if (h0 == 0)
+                if (last_heads)
                     hide_tile(scores + (size_t)i * T, rows, count, T);
                 continue;
             }
-            if (!packed) {
-                for (int h = 0; h < (KEY_HEADS == 1 ? 1 : heads); ++h)
-                    pack_panel(k + (KEY_HEADS == 1 ? 0 : h0 + h) * DIM, KEY_HEADS * DIM, count, panel + h * DIM * NV);
-                packed = true;
-            }
+            if (!packed)
+                pack_heads(k, h0, heads, count, panel);
+            packed = true;
             float16 total[MR][NV];
-#pragma unroll
-            for (int r = 0; r < MR; ++r)
-#pragma unroll
-                for (int v = 0; v < NV; ++v)
-#if ONE_BLOCK
-                    total[r][v] = (float16)(0.0f);
-#else
-                    total[r][v] = h0 == 0 ? (float16)(0.0f) : partial[(i - first + r) * NV + v];
-#endif
+            start_total(total, h0 == 0, partial + (i - first) * NV);
             for (int h = 0; h < heads; ++h)
                 score_head(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, rows,
-                           w + (W_PER_ROW ? (size_t)i * HEADS : 0) + h0 + h, panel + (KEY_HEADS == 1 ? 0 : h) * DIM * NV,
-                           total);
-#if !ONE_BLOCK
-            if (h0 + heads < HEADS) {
-                for (int r = 0; r < rows; ++r)
-                    for (int v = 0; v < NV; ++v)
-                        partial[(i - first + r) * NV + v] = total[r][v];
+                           w + (W_PER_ROW ? (size_t)i * HEADS : 0) + h0 + h, PANEL_OF(panel, h), total);
+            if (!last_heads) {
+                for (int n = 0; n < MR * NV; ++n)
+                    partial[(i - first) * NV + n] = total[n / NV][n % NV];
                 continue;
             }
-#endif
             for (int r = 0; r < rows; ++r)
                 store_row(total[r], scale, row_range(ks, ke, i + r, S, T), j0, T, scores + (size_t)(i + r) * T);
         }
