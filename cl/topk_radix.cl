@@ -201,18 +201,22 @@ inline void collect(__local shared_t *s, __global const ELEM(S_DTYPE) *row, uint
     for (uint t0 = (range.x & ~3u) + 4 * get_local_id(0); t0 < range.y; t0 += 4 * WG * UNROLL) {
         uint4 four[UNROLL];
         uint hits = 0;
+#pragma unroll
         for (uint u = 0; u < UNROLL; ++u) {
             four[u] = (uint4)(0);
             if (t0 + 4 * WG * u < range.y)
                 four[u] = row_keys(row, t0 + 4 * WG * u, range);
         }
+#pragma unroll
         for (uint u = 0; u < UNROLL; ++u)
             hits += (four[u].x >= cut) + (four[u].y >= cut) + (four[u].z >= cut) + (four[u].w >= cut);
         if (!hits)
             continue;
         uint place = atomic_add(&s->collected, hits);
+#pragma unroll
         for (uint u = 0; u < UNROLL; ++u) {
             uint key[4] = {four[u].x, four[u].y, four[u].z, four[u].w};
+#pragma unroll
             for (uint i = 0; i < 4; ++i)
                 if (key[i] >= cut && place < CANDIDATES) {
                     s->key[place] = key[i];
