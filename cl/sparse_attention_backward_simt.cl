@@ -126,8 +126,8 @@ backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(
         barrier(CLK_LOCAL_MEM_FENCE); // the last tile's readers are done
         if (lane < ROWS) {
             ulong i = at + lane;
-            list[lane] = i < end ? (b * num_queries + entry[i / GROUP]) * num_heads + kv_head * GROUP + (uint)(i % GROUP)
-                                 : NO_ROW;
+            uint query = i < end ? b * num_queries + entry[i / GROUP] : 0;
+            list[lane] = i < end ? query * num_heads + kv_head * GROUP + (uint)(i % GROUP) : NO_ROW;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         dots_q(k_ + k_off, key, 1, q_ + q_off, list, tile, front, p);

@@ -29,7 +29,7 @@ typedef struct {
 } query_rows;
 
 // L from lse and sink; +inf where nothing is attended to.
-inline float with_sink(float lse, float sink)
+INLINE float with_sink(float lse, float sink)
 {
     float top = fmax(lse, sink), low = fmin(lse, sink);
     return isinf(top) ? top : top + log1p(exp(low - top));
@@ -38,18 +38,18 @@ inline float with_sink(float lse, float sink)
 // gradient[t] += sum over heads of weight[h][j] * rows[h], for the j-th gathered key t, in order: a key that stands
 // twice in the list is added to twice.
 #define DEFINE_SCATTER(name, NVEC, CT)                                                                                 \
-    inline void name(__global float *gradient, const uint *list, int n, const float *weight, const float16 *rows)      \
+    INLINE void name(__global float *gradient, const uint *list, int n, const float *weight, const float16 *rows)      \
     {                                                                                                                  \
         for (int j = 0; j < n; ++j) {                                                                                  \
-            __global float *to = gradient + (ulong)list[j] * GRAD_PITCH;                                               \
+            __global float16 *to = (__global float16 *)(gradient + (ulong)list[j] * GRAD_PITCH);                       \
             for (int c = 0; c < NVEC; c += CT) {                                                                       \
                 float16 a[CT];                                                                                         \
-                _Pragma("unroll") for (int v = 0; v < CT; ++v) a[v] = vload16(c + v, to);                              \
+                _Pragma("unroll") for (int v = 0; v < CT; ++v) a[v] = to[c + v];                                       \
                 for (int h = 0; h < HEADS; ++h) {                                                                      \
                     float16 w = (float16)(weight[h * KEYS + j]);                                                       \
                     _Pragma("unroll") for (int v = 0; v < CT; ++v) a[v] = fma(w, rows[h * NVEC + c + v], a[v]);        \
                 }                                                                                                      \
-                _Pragma("unroll") for (int v = 0; v < CT; ++v) vstore16(a[v], c + v, to);                              \
+                _Pragma("unroll") for (int v = 0; v < CT; ++v) to[c + v] = a[v];                                       \
             }                                                                                                          \
         }                                                                                                              \
     }
@@ -57,16 +57,16 @@ DEFINE_SCATTER(scatter_k, KVEC, KCT)
 DEFINE_SCATTER(scatter_v, VVEC, VCT)
 
 // dots of q.k and dout.v to P and dS for one head; lanes from n up to a multiple of 16 become 0.
-inline void gradients_step(float *p, float *ds, int n, float log_sum, float delta, float scale)
+INLINE void gradients_step(float *p, float *ds, int n, float log_sum, float delta, float scale)
 {
     for (int j = n; j % 16 != 0; ++j) {
         p[j] = -INFINITY;
         ds[j] = 0.0f;
     }
     for (int j = 0; j < n; j += 16) {
-        float16 weight = exp_fast16(fma(vload16(0, p + j), (float16)(scale), (float16)(-log_sum)));
-        vstore16(weight, 0, p + j);
-        vstore16(weight * (vload16(0, ds + j) - delta) * scale, 0, ds + j);
+        float16 *weight = (float16 *)(p + j), *gradient = (float16 *)(ds + j);
+        *weight = exp_fast16(fma(*weight, (float16)(scale), (float16)(-log_sum)));
+        *gradient = *weight * (*gradient - delta) * scale;
     }
 }
 
@@ -90,7 +90,7 @@ __kernel void sparse_attention_backward_vec(
     uint last = (uint)((ulong)num_queries * (split + 1) / num_splits);
 
     for (ulong i = 0; i < (ulong)num_keys * GRAD_PITCH; i += 16)
-        vstore16((float16)(0.0f), 0, partial + i);
+        *(__global float16 *)(partial + i) = (float16)(0.0f);
     for (uint block = 0; block < GROUP; block += HEADS) {
         uint first_head = kv_head * GROUP + block, live_heads = min((uint)HEADS, GROUP - block);
         float sink_gradient[HEADS];
@@ -105,11 +105,14 @@ __kernel void sparse_attention_backward_vec(
                 float16 product = (float16)(0.0f);
                 for (int c = 0; c < KVEC; ++c) {
                     r.q[h * KVEC + c] = load_q(q_, q_off + at * D, c, D);
+                    PREFETCH(q_ + q_off + (at + num_heads) * D + 16 * c); // the next row's: nothing else asks for it
                     r.dq[h * KVEC + c] = (float16)(0.0f);
                 }
                 for (int c = 0; c < VVEC; ++c) {
                     float16 g = load_f32(dout_, dout_off + at * DV, c, DV);
                     r.dout[h * VVEC + c] = g;
+                    PREFETCH(dout_ + dout_off + (at + num_heads) * DV + 16 * c);
+                    PREFETCH(out_ + out_off + (at + num_heads) * DV + 16 * c);
                     product = fma(g, load_f32(out_, out_off + at * DV, c, DV), product);
                 }
                 float lse = h < live_heads ? lse_[lse_off + at] : INFINITY;
@@ -128,7 +131,8 @@ __kernel void sparse_attention_backward_vec(
 #endif
             for (int next = 0; next < end;) {
                 uint list[KEYS];
-                float p[HEADS * KEYS], ds[HEADS * KEYS], keep[HEADS];
+                float16 p_tiles[HEADS * KEYS / 16], ds_tiles[HEADS * KEYS / 16];
+                float *p = (float *)p_tiles, *ds = (float *)ds_tiles, keep[HEADS];
                 int n = gather_list(indices_ + indices_off + row * topk, &next, end, num_keys, list);
                 if (n == 0)
                     break;

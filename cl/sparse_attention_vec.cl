@@ -29,23 +29,20 @@ DEFINE_WEIGHTED_SUM(weighted_sum_v, VVEC, DV, VCT)
 
 // Scores to weights in place for one head; lanes from n up to a multiple of 16 become 0. Returns the factor by which
 // earlier sums shrink.
-inline float softmax_step(float *dots, int n, float *maximum, float *sum)
+INLINE float softmax_step(float *dots, int n, float *maximum, float *sum)
 {
     for (int j = n; j % 16 != 0; ++j)
         dots[j] = -INFINITY;
-    float16 top = vload16(0, dots);
-    for (int j = 16; j < n; j += 16) {
-        float16 x = vload16(0, dots + j);
-        top = MAX_OF(x, top);
-    }
+    float16 *tile = (float16 *)dots, top = tile[0];
+    for (int i = 1; 16 * i < n; ++i)
+        top = MAX_OF(tile[i], top);
     float m = max16(top), old = *maximum;
     m = MAX_OF(m, old);
     float centre = m == -INFINITY ? 0.0f : m; // all -inf: weights of 0, not NaN
     float16 z = (float16)(0.0f);
-    for (int j = 0; j < n; j += 16) {
-        float16 p = exp_fast16(vload16(0, dots + j) - centre);
-        vstore16(p, 0, dots + j);
-        z += p;
+    for (int i = 0; 16 * i < n; ++i) {
+        tile[i] = exp_fast16(tile[i] - centre);
+        z += tile[i];
     }
     float keep = exp_fast(old - centre);
     *maximum = m;
@@ -53,8 +50,19 @@ inline float softmax_step(float *dots, int n, float *maximum, float *sum)
     return keep;
 }
 
-inline void store_out(float16 v, __global ELEM(O_DTYPE) *out, ulong at, int c)
+// Whole f32 vectors go straight out: by way of an array, its loads would wait for all earlier stores to leave the CPU.
+#define STORE_WHOLE(dt) CLDSA_CAT(STORE_WHOLE_, dt)
+#define STORE_WHOLE_F32 1
+#define STORE_WHOLE_F16 0
+#define STORE_WHOLE_BF16 0
+
+INLINE void store_out(float16 v, __global ELEM(O_DTYPE) *out, ulong at, int c)
 {
+    bool whole = DV % 16 == 0 || 16 * c + 16 <= DV;
+    if (STORE_WHOLE(O_DTYPE) && whole) {
+        *(__global float16_loose *)((__global float *)out + at + 16 * c) = v;
+        return;
+    }
     float x[16];
     vstore16(v, 0, x);
     int end = min(16, DV - 16 * c);
@@ -83,8 +91,10 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
         float maximum[HEADS], total[HEADS];
         for (int h = 0; h < HEADS; ++h) {
             ulong at = q_off + (row * num_heads + first_head + min((uint)h, live_heads - 1)) * D;
-            for (int c = 0; c < KVEC; ++c)
+            for (int c = 0; c < KVEC; ++c) {
                 q[h * KVEC + c] = scale * load_q(q_, at, c, D);
+                PREFETCH(q_ + at + num_heads * D + 16 * c); // the next row's, which nothing else announces
+            }
             for (int c = 0; c < VVEC; ++c)
                 sum[h * VVEC + c] = (float16)(0.0f);
             maximum[h] = -INFINITY;
@@ -96,7 +106,8 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
 #endif
         for (int next = 0; next < end;) {
             uint list[KEYS];
-            float weight[HEADS * KEYS], keep[HEADS];
+            float16 tiles[HEADS * KEYS / 16];
+            float *weight = (float *)tiles, keep[HEADS];
             int n = gather_list(indices_ + indices_off + row * topk, &next, end, num_keys, list);
             if (n == 0)
                 break;

@@ -68,10 +68,16 @@ static cldsa_sparse_rows rows_in_place(const cldsa_run *run, cldsa_tensor tensor
     return (cldsa_sparse_rows){tensor, d[SPARSE_T] * d[SPARSE_HK] * width, width, d[SPARSE_HK] * width};
 }
 
-/* Floats of [B,Hk,T,width rounded up to 16]. */
-static int64_t packed_floats(const cldsa_run *run, int64_t width) {
+/* Columns of a packed row: k, and behind it v, each rounded up to whole vectors. */
+static int64_t packed_pitch(const cldsa_run *run, const cldsa_sparse_inputs *in) {
     const int64_t *d = run->dims;
-    return d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_T] * cldsa_round_up(width, 16);
+    return cldsa_round_up(d[SPARSE_D], 16) + (in->v.mem ? cldsa_round_up(d[SPARSE_DV], 16) : 0);
+}
+
+/* Floats of [B,Hk,T,pitch]. */
+static int64_t packed_floats(const cldsa_run *run, const cldsa_sparse_inputs *in) {
+    const int64_t *d = run->dims;
+    return d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_T] * packed_pitch(run, in);
 }
 
 size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in) {
@@ -79,15 +85,13 @@ size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *
     bool awkward = d[SPARSE_HK] > 1 || d[SPARSE_D] % 16 || d[SPARSE_DV] % 16 || in->k.dtype != CLDSA_F32;
     if (!awkward || d[SPARSE_S] * d[SPARSE_K] < 2 * d[SPARSE_T])
         return 0;
-    int64_t floats = packed_floats(run, d[SPARSE_D]) + (in->v.mem ? packed_floats(run, d[SPARSE_DV]) : 0);
-    return (size_t)floats * sizeof(float);
+    return (size_t)packed_floats(run, in) * sizeof(float);
 }
 
-static cldsa_status pack(cldsa_run *run, cldsa_tensor from, int64_t width, size_t at, cldsa_sparse_rows *rows) {
+/* Copies `from` [B,T,Hk,width] to column `at` of the packed rows. */
+static cldsa_status pack(cldsa_run *run, cldsa_tensor from, int64_t width, cldsa_tensor to, int64_t pitch, int64_t at) {
     enum { ROWS = 32 };
     const int64_t *d = run->dims;
-    int64_t pitch = cldsa_round_up(width, 16);
-    cldsa_tensor to = cldsa_run_scratch(run, at, CLDSA_F32, packed_floats(run, width));
     char options[CLDSA_OPTIONS_MAX];
     snprintf(options, sizeof options, "-DDTYPE=%s -DWIDTH=%d -DROWS=%d", cldsa_dtype_macro(from.dtype), (int)width,
              ROWS);
@@ -95,26 +99,28 @@ static cldsa_status pack(cldsa_run *run, cldsa_tensor from, int64_t width, size_
     CLDSA_TRY(cldsa_get_kernel(run->ctx, "sparse_attention_pack.cl", "sparse_attention_pack", options, &kernel));
     size_t global[2] = {(size_t)cldsa_ceil_div(d[SPARSE_T], ROWS), (size_t)(d[SPARSE_B] * d[SPARSE_HK])};
     size_t local[2] = {1, 1};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(from), CLDSA_ARG_TENSOR(to),
-                            CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_HK])));
-    *rows = (cldsa_sparse_rows){to, d[SPARSE_HK] * d[SPARSE_T] * pitch, d[SPARSE_T] * pitch, pitch};
-    return CLDSA_SUCCESS;
+    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(from), CLDSA_ARG_TENSOR(to),
+                         CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_HK]), CLDSA_ARG_U32(pitch),
+                         CLDSA_ARG_U32(at));
 }
 
 cldsa_status cldsa_sparse_rows_of(cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, cldsa_sparse_rows *k,
                                   cldsa_sparse_rows *v) {
     const int64_t *d = run->dims;
-    if (packed)
-        CLDSA_TRY(pack(run, in->k, d[SPARSE_D], 0, k));
-    else
+    if (!packed) {
         *k = rows_in_place(run, in->k, d[SPARSE_D]);
+        *v = in->v.mem ? rows_in_place(run, in->v, d[SPARSE_DV]) : *k;
+        return CLDSA_SUCCESS;
+    }
+    int64_t pitch = packed_pitch(run, in);
+    cldsa_tensor rows = cldsa_run_scratch(run, 0, CLDSA_F32, packed_floats(run, in));
+    *k = *v = (cldsa_sparse_rows){rows, d[SPARSE_HK] * d[SPARSE_T] * pitch, d[SPARSE_T] * pitch, pitch};
+    CLDSA_TRY(pack(run, in->k, d[SPARSE_D], rows, pitch, 0));
     if (!in->v.mem)
-        *v = *k;
-    else if (packed)
-        CLDSA_TRY(pack(run, in->v, d[SPARSE_DV], (size_t)packed_floats(run, d[SPARSE_D]) * sizeof(float), v));
-    else
-        *v = rows_in_place(run, in->v, d[SPARSE_DV]);
-    return CLDSA_SUCCESS;
+        return CLDSA_SUCCESS;
+    int64_t v_at = cldsa_round_up(d[SPARSE_D], 16);
+    v->tensor.offset += (size_t)v_at;
+    return pack(run, in->v, d[SPARSE_DV], rows, pitch, v_at);
 }
 
 int cldsa_sparse_heads(const cldsa_run *run, int most) {
@@ -159,12 +165,19 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
                          CLDSA_ARG_F32(in.softmax_scale));
 }
 
+/* Few heads use a gathered row once, so nothing is won by keeping it in L1: larger steps then. */
+static void vec_defaults(const cldsa_run *run, int *tune) {
+    if (cldsa_sparse_group(run) < 4)
+        tune[1] = 128;
+}
+
 static const cldsa_variant vec = {
     .name = "vec",
     .file = "sparse_attention_vec.cl",
     .tunables = {{"QUERIES", 4, {1, 2, 4, 8, 16}, "rows per work-item"},
                  {"KEYS", 64, {32, 64, 128}, "gathered rows per step"},
                  {"MAX_HEADS", 16, {4, 8, 16, 32}, "heads per work-item, at most"}},
+    .defaults = vec_defaults,
     .workspace = vec_workspace,
     .enqueue = vec_enqueue,
 };

@@ -131,7 +131,7 @@ static const cldsa_variant vec = {
     .name = "vec",
     .file = "sparse_attention_backward_vec.cl",
     .tunables = {{"KEYS", 64, {32, 64, 128}, "gathered rows per step"},
-                 {"MAX_HEADS", 8, {4, 8, 16}, "heads per work-item at a time, at most"},
+                 {"MAX_HEADS", 16, {4, 8, 16}, "heads per work-item at a time, at most"},
                  {"WAVES", 1, {1, 2, 4}, "work-items per compute unit"},
                  {"ROWS", 16, {8, 16, 32, 64}, "keys per work-item of the sum over splits"}},
     .workspace = vec_workspace,
