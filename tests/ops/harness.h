@@ -23,6 +23,10 @@
  *         return harness_main(suites, 1, argc, argv);
  *     }
  *
+ * With CLDSA_TEST_WORK=N in the environment only cases of at most N arithmetic operations and elements run, each
+ * variant once: what a simulator, which takes microseconds for an operation, gets through. Every operation needs such a
+ * case.
+ *
  * An argument on the command line runs only the tests whose name ("op: case") matches it (* and ? as wildcards).
  */
 #ifndef CLDSA_HARNESS_H

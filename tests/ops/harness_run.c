@@ -318,6 +318,8 @@ static bool run_variant(harness_data *data, device_case *on, const cldsa_variant
     way how = {.variant = variant ? variant->name : NULL, .queue = device.in_order, .workspace_bytes = preferred};
     int failures = data->failures;
     run_way(data, on, &how);
+    if (harness_work_limit() > 0)
+        return true;
     if (data->failures == failures) {
         how.repeat = true;
         run_way(data, on, &how);
@@ -410,10 +412,11 @@ void harness_run_device(harness_data *data) {
             size_t used = strlen(ran);
             snprintf(ran + used, sizeof ran - used, " %s", data->work.op->variants[i]->name);
         }
-    run_variant(data, &on, NULL, NULL);
+    if (harness_work_limit() == 0)
+        run_variant(data, &on, NULL, NULL);
     if (data->suite->tunables)
         run_with_tunables(data, &on);
-    if (data->index == 0)
+    if (data->index == 0 && harness_work_limit() == 0)
         check_refusals(data);
     if (!*ran)
         harness_failed(data, "no variant can run on %s", device.info.name);
