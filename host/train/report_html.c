@@ -138,9 +138,11 @@ static curve read_curve(const cldsa_experiment_config *config, const cldsa_exper
 
 /* Step-by-step losses are noise at this size: a running mean over a fortieth of the run. */
 static void smooth(curve *c) {
+    if (!c->used)
+        return;
     size_t window = c->used / 40 + 1;
     double sum = 0;
-    double *raw = malloc((c->used + 1) * sizeof *raw);
+    double *raw = malloc(c->used * sizeof *raw);
     if (!raw)
         return;
     memcpy(raw, c->sum, c->used * sizeof *raw);

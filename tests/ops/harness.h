@@ -84,4 +84,7 @@ double harness_uniform(const harness_data *data, uint32_t stream, uint64_t e); /
 /* The context and its in-order queue on $CLDSA_DEVICE, made on first use; ends the process if there is none. */
 cldsa_context *harness_context(cl_command_queue *queue);
 
+/* $CLDSA_TEST_WORK; 0: no limit. Tests beside the table keep to it too, and hold no large buffers. */
+double harness_work_limit(void);
+
 #endif

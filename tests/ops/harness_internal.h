@@ -31,9 +31,6 @@ void harness_check_differences(harness_data *data);
 void harness_run_device(harness_data *data);
 void harness_release_device(void);
 
-/* $CLDSA_TEST_WORK: larger cases are left out, and each variant runs once only. 0: no limit. */
-double harness_work_limit(void);
-
 /* Prints "op: case: ..." and counts a failure. */
 void harness_failed(harness_data *data, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

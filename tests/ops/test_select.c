@@ -99,6 +99,8 @@ static int check_bound(int64_t k) {
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {{.op = &cldsa_op_select, HARNESS_CASES(cases)}};
-    int failed = check_bound(1) + check_bound(2048) + check_bound(16384);
+    int failed = 0;
+    if (harness_work_limit() == 0)
+        failed = check_bound(1) + check_bound(2048) + check_bound(16384);
     return harness_main(suites, 1, argc, argv) || failed;
 }
