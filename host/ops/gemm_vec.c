@@ -35,6 +35,12 @@ static block_plan plan_blocks(const cldsa_run *run, const gemm_problem *p) {
     return best;
 }
 
+/* A work-item keeps its panels, half a megabyte, in private memory: a stack on CPUs, more than a GPU's driver grants.
+ */
+static bool can_run(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->is_cpu;
+}
+
 static bool legal(const cldsa_run *run, const int *tune) {
     (void)run;
     return tune[TUNE_MR] >= 5 && tune[TUNE_MR] <= 16 && (tune[TUNE_NV] == 1 || tune[TUNE_NV] == 2) &&
@@ -76,6 +82,7 @@ const cldsa_variant gemm_vec = {
                  {"NB", 512, {128, 256, 384, 512}, "most columns per work-item"},
                  {"AT", 1, {1, 2, 4, 8}, "register tiles of rows copied together"},
                  {"PREFETCH", 0, {0, 1}, "ask for lines of C before they are written"}},
+    .can_run = can_run,
     .defaults = defaults,
     .legal = legal,
     .enqueue = enqueue,

@@ -189,6 +189,13 @@ static float wanted(const strided_case *test, const operand *a, const operand *b
     return (float)sum;
 }
 
+/* Nothing to check where the variant cannot run at all (vec on GPUs). */
+static bool can_run(cldsa_context *ctx, const cldsa_gemm_args *args, const char *variant) {
+    cldsa_op_force(ctx, &cldsa_op_gemm, variant, "");
+    size_t bytes;
+    return cldsa_gemm_workspace(ctx, args, &bytes) != CLDSA_UNSUPPORTED;
+}
+
 static void check_strided(const strided_case *test, const char *variant, const char *tunables) {
     cl_command_queue queue;
     cldsa_context *ctx = harness_context(&queue);
@@ -207,6 +214,14 @@ static void check_strided(const strided_case *test, const char *variant, const c
                             .stride_a = a.stride,
                             .stride_b = b.stride,
                             .stride_c = c.stride};
+    if (!can_run(ctx, &args, variant)) {
+        print_message("%s cannot run here\n", variant);
+        cldsa_op_force(ctx, &cldsa_op_gemm, NULL, NULL);
+        release_operand(&a);
+        release_operand(&b);
+        release_operand(&c);
+        return;
+    }
     size_t bytes = 0;
     assert_int_equal(cldsa_op_force(ctx, &cldsa_op_gemm, variant, tunables), CLDSA_SUCCESS);
     cldsa_status status = cldsa_gemm_workspace(ctx, &args, &bytes);
