@@ -7,15 +7,11 @@ Python loop per row, and AdamW is fused. Prints one JSON line: tokens per second
 """
 import argparse
 import json
-import os
 import resource
 import statistics
 import time
 
-# Threads that spin at the end of each parallel region collapse on a machine that has anything else to do.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import torch  # noqa: E402: reads the environment
+import torch
 import torch.nn.functional as F
 from torch import nn
 

@@ -19,10 +19,7 @@ import sys
 import time
 import warnings
 
-# Threads that spin at the end of each parallel region collapse on a machine that has anything else to do.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import torch  # noqa: E402: reads the environment
+import torch
 import torch.nn.functional as F
 
 warnings.filterwarnings("ignore")
