@@ -17,7 +17,7 @@ status=0
 # does not know or gets wrong.
 OCL_ICD_VENDORS=$directory OCLGRIND_DATA_RACES=1 OCLGRIND_LOG=$directory/log CLDSA_DEVICE=oclgrind \
     CLDSA_CACHE_DIR=$directory/cache OCLGRIND_BUILD_OPTIONS='-cl-opt-disable -DNO_PREFETCH' \
-    CLDSA_TEST_WORK=${CLDSA_TEST_WORK:-40000} "$@" || status=$?
+    CLDSA_TEST_WORK=${CLDSA_TEST_WORK:-100000} "$@" || status=$?
 if [ -s "$directory/log" ]; then
     echo "Oclgrind reports:"
     head -n 100 "$directory/log"
