@@ -13,7 +13,7 @@
 #include "host/io/json.h"
 #include "host/ops/workload.h"
 
-enum { BENCH_TEXT = 256, BENCH_MAX_PEERS = 4, BENCH_SCHEMA = 1 };
+enum { BENCH_TEXT = 256, BENCH_MAX_PEERS = 4, BENCH_SCHEMA = 1, BENCH_KEPT_SAMPLES = 100 };
 
 typedef enum bench_status {
     BENCH_OK,
@@ -26,12 +26,12 @@ extern const char *const bench_status_names[];
 /* ---- samples (measure.c) ----------------------------------------------------------------------------------------- */
 
 typedef struct bench_samples {
-    double *values; /* seconds per call, or tokens per second */
+    double *values; /* seconds per call, or tokens per second; in the order they were measured */
     size_t count, capacity;
 } bench_samples;
 
 void bench_samples_add(bench_samples *samples, double value);          /* without memory the sample is lost */
-double bench_samples_quantile(const bench_samples *samples, double p); /* sorts them; NaN without samples */
+double bench_samples_quantile(const bench_samples *samples, double p); /* NaN without samples */
 void bench_samples_free(bench_samples *samples);
 
 double bench_now(void); /* seconds of a steady clock */

@@ -5,6 +5,7 @@
 #include <gsl/gsl_statistics_double.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { LEAST_REPEATS = 3, MOST_REPEATS = 1000, LONGEST_BURST = 64 };
@@ -35,8 +36,14 @@ void bench_samples_add(bench_samples *samples, double value) {
 double bench_samples_quantile(const bench_samples *samples, double p) {
     if (!samples->count)
         return NAN;
-    gsl_sort(samples->values, 1, samples->count);
-    return gsl_stats_quantile_from_sorted_data(samples->values, 1, samples->count, p);
+    double *sorted = malloc(samples->count * sizeof *sorted);
+    if (!sorted)
+        return NAN;
+    memcpy(sorted, samples->values, samples->count * sizeof *sorted);
+    gsl_sort(sorted, 1, samples->count);
+    double quantile = gsl_stats_quantile_from_sorted_data(sorted, 1, samples->count, p);
+    free(sorted);
+    return quantile;
 }
 
 void bench_samples_free(bench_samples *samples) {

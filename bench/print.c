@@ -32,11 +32,23 @@ cJSON *bench_system_json(cldsa_context *ctx) {
     return out;
 }
 
+/* At most BENCH_KEPT_SAMPLES of them, evenly spaced in time, to six digits: what a comparison draws its intervals from. */
+static void add_values(cJSON *out, const bench_samples *samples) {
+    cJSON *values = cJSON_AddArrayToObject(out, "values");
+    size_t kept = samples->count < BENCH_KEPT_SAMPLES ? samples->count : BENCH_KEPT_SAMPLES;
+    for (size_t i = 0; i < kept; ++i) {
+        char text[32];
+        snprintf(text, sizeof text, "%.6g", samples->values[i * samples->count / kept]);
+        cJSON_AddItemToArray(values, cJSON_CreateNumber(strtod(text, NULL)));
+    }
+}
+
 static void add_samples(cJSON *out, const bench_samples *samples) {
     cJSON_AddNumberToObject(out, "median", bench_samples_quantile(samples, 0.5));
     cJSON_AddNumberToObject(out, "p10", bench_samples_quantile(samples, 0.1));
     cJSON_AddNumberToObject(out, "p90", bench_samples_quantile(samples, 0.9));
     cJSON_AddNumberToObject(out, "samples", (double)samples->count);
+    add_values(out, samples);
 }
 
 static void add_status(cJSON *out, bench_status status, const char *reason) {
@@ -115,9 +127,7 @@ cJSON *bench_train_row_json(const bench_train_row *row) {
     cJSON_AddStringToObject(out, "variant", row->variant);
     add_status(out, row->status, row->reason);
     if (row->samples.count) {
-        cJSON *rate = cJSON_AddObjectToObject(out, "tokens_per_second");
-        add_samples(rate, &row->samples);
-        cJSON_AddItemToObject(rate, "values", cJSON_CreateDoubleArray(row->samples.values, (int)row->samples.count));
+        add_samples(cJSON_AddObjectToObject(out, "tokens_per_second"), &row->samples);
         cJSON_AddNumberToObject(out, "first_loss", row->first_loss);
         cJSON_AddNumberToObject(out, "last_loss", row->last_loss);
         cJSON_AddNumberToObject(out, "peak_device_bytes", row->peak_device_bytes);

@@ -52,6 +52,7 @@ static void quantiles(void **state) {
         bench_samples_add(&samples, i);
     assert_true(fabs(bench_samples_quantile(&samples, 0.5) - 50) < 1e-9);
     assert_true(fabs(bench_samples_quantile(&samples, 0.1) - 10) < 1e-9);
+    assert_true(samples.values[0] == 100); /* still in the order of measuring */
     bench_samples_free(&samples);
 }
 
