@@ -23,6 +23,9 @@ typedef enum bench_status {
 } bench_status;
 extern const char *const bench_status_names[];
 
+/* What the failure of a row says about it: not supported, beyond this machine's memory, or an error. */
+bench_status bench_status_of(cldsa_status status);
+
 /* ---- samples (measure.c) ----------------------------------------------------------------------------------------- */
 
 typedef struct bench_samples {

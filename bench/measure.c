@@ -15,6 +15,21 @@ static const double burst_seconds = 0.05;
 
 const char *const bench_status_names[] = {"ok", "unsupported", "skipped", "error", NULL};
 
+bench_status bench_status_of(cldsa_status status) {
+    switch (status) {
+    case CLDSA_SUCCESS:
+        return BENCH_OK;
+    case CLDSA_UNSUPPORTED:
+        return BENCH_UNSUPPORTED;
+    case CLDSA_OUT_OF_MEMORY:
+    case CL_MEM_OBJECT_ALLOCATION_FAILURE:
+    case CL_INVALID_BUFFER_SIZE:
+        return BENCH_SKIPPED;
+    default:
+        return BENCH_ERROR;
+    }
+}
+
 double bench_now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
