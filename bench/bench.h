@@ -1,8 +1,10 @@
 /*
  * Measuring: suites of rows, each with its time, its accuracy and how both were got.
  *
- *   ops    operations of the catalogue at named shapes (presets.c)
- *   train  training steps of the experiment's model, lengths x variants
+ *   peak        what the device reaches at all (peak.h): the roofline of the other rows
+ *   ops         operations of the catalogue at named shapes (presets.c)
+ *   train       training steps of the experiment's model, lengths x variants
+ *   end-to-end  scoring, selecting and attending against dense attention, over the context's length (end_to_end.h)
  *
  * A row says ok, unsupported, skipped or error, and why; a wrong result has no time. Peers (bench/peers) are measured
  * between the repeats of the same row, so that a machine's mood hits both alike.
@@ -13,7 +15,7 @@
 #include "host/io/json.h"
 #include "host/ops/workload.h"
 
-enum { BENCH_TEXT = 256, BENCH_MAX_PEERS = 4, BENCH_SCHEMA = 1, BENCH_KEPT_SAMPLES = 100 };
+enum { BENCH_TEXT = 256, BENCH_MAX_PEERS = 4, BENCH_KEPT_SAMPLES = 100 };
 
 typedef enum bench_status {
     BENCH_OK,
@@ -86,13 +88,23 @@ typedef struct bench_peer_result {
     double peak_bytes;     /* train: of the peer's process; NaN if unknown */
 } bench_peer_result;
 
+/* What limits a call, and the least time in which this device could do it (peak.h). */
+typedef struct bench_roofline {
+    double seconds;          /* 0: not known */
+    const char *limit;       /* "compute", "memory" or "launch" */
+    double bytes_per_second; /* of the level that the working set fits in */
+    double percent;          /* of the median */
+} bench_roofline;
+
 typedef struct bench_op_row {
     const bench_case *test;
     bench_status status;
     char reason[2 * BENCH_TEXT];
     char variant[32], tunables[BENCH_TEXT];
-    bench_samples samples;      /* seconds per call */
-    double flops, bytes;        /* per call: useful arithmetic, compulsory traffic */
+    bench_samples samples; /* seconds per call */
+    double flops, bytes;   /* per call: useful arithmetic, compulsory traffic */
+    double working_set;    /* bytes of all its tensors */
+    bench_roofline roofline;
     size_t workspace;           /* bytes given, the preferred size */
     double error, worst_abs;    /* of what is allowed; largest |got - want| of the floats */
     char checked[BENCH_TEXT];   /* the extents of the comparison */
@@ -154,12 +166,15 @@ void bench_op_peers_stop(bench_op_peers *peers);
 
 /* ---- the suites -------------------------------------------------------------------------------------------------- */
 
+struct bench_peaks;
+
 typedef struct bench_ops_options {
     const char *const *ops; /* only these; count 0: all of the preset */
     size_t num_ops;
     const bench_preset *preset;
     const char *variant, *tunables;                   /* force; NULL: as chosen */
     double budget;                                    /* seconds of measuring per row */
+    const struct bench_peaks *peaks;                  /* for the roofline; NULL: none */
     bool profile;                                     /* device time per kernel too */
     const bench_peer_paths *peers;                    /* NULL: none */
     void (*row)(void *user, const bench_op_row *row); /* as each is done */
@@ -186,11 +201,21 @@ void bench_train_here(cldsa_context *ctx, cl_command_queue queue, const bench_tr
 void bench_train(const bench_train_options *options, bench_train_row *row);
 void bench_train_row_free(bench_train_row *row);
 
-/* ---- results as text and JSON (print.c) -------------------------------------------------------------------------- */
+/* ---- results as JSON (json.c, system.c) and text (print.c) --------------------------------------------------------
+ */
 
-cJSON *bench_system_json(cldsa_context *ctx); /* device, driver, version, date: travels with every result */
+/* Device, host, clocks, versions, date, peaks (NULL: none): travels with every result. */
+cJSON *bench_system_json(cldsa_context *ctx, const struct bench_peaks *peaks);
+cJSON *bench_statistics_json(const bench_samples *samples); /* NULL members without samples */
+void bench_add_status(cJSON *row, bench_status status, const char *reason);
 cJSON *bench_op_row_json(const bench_op_row *row);
 cJSON *bench_train_row_json(const bench_train_row *row);
+
+/* How much better cldsa is, by medians: more than 1 is. */
+double bench_ratio(const bench_samples *own, const bench_samples *peer, bool less_is_better);
+/* The storage type of the row's first tensor that names one, as in the preset's words: "F32", "BF16". */
+void bench_op_row_dtype(const bench_op_row *row, char dtype[16]);
+
 void bench_op_row_print(const bench_op_row *row);
 void bench_train_row_print(const bench_train_row *row);
 /* What the columns mean, for the head of a table. */

@@ -1,4 +1,5 @@
 /* The suite of operations: every case of a preset, timed, compared with the reference, beside its peers. */
+#include "bench/peak.h"
 #include "bench/place.h"
 
 #include <stdio.h>
@@ -45,6 +46,7 @@ static cldsa_status plan(ops_suite *suite, const cldsa_op *op, const bench_place
     bench_describe_tunables(&run, row->tunables, sizeof row->tunables);
     row->flops = op->flops ? op->flops(&run) : 0;
     row->bytes = op->bytes ? op->bytes(&run) : 0;
+    row->working_set = bench_place_bytes(on);
     return cldsa_op_workspace(suite->ctx, op, on->work.args, &row->workspace, NULL);
 }
 
@@ -91,24 +93,11 @@ static cldsa_status measure_case(ops_suite *suite, const cldsa_op *op, bench_op_
         status = check(suite, row);
     if (status == CLDSA_SUCCESS)
         status = time_case(suite, &on, row);
+    if (status == CLDSA_SUCCESS && suite->options->peaks)
+        row->roofline = bench_roofline_of(suite->options->peaks, row->flops, row->bytes, row->working_set,
+                                          bench_samples_quantile(&row->samples, 0.5));
     bench_place_release(&on);
     return status;
-}
-
-/* What the failure of a case says about it. */
-static bench_status status_of(cldsa_status status) {
-    switch (status) {
-    case CLDSA_SUCCESS:
-        return BENCH_OK;
-    case CLDSA_UNSUPPORTED:
-        return BENCH_UNSUPPORTED;
-    case CLDSA_OUT_OF_MEMORY:
-    case CL_MEM_OBJECT_ALLOCATION_FAILURE:
-    case CL_INVALID_BUFFER_SIZE:
-        return BENCH_SKIPPED;
-    default:
-        return BENCH_ERROR;
-    }
 }
 
 static void run_case(ops_suite *suite, const bench_case *test) {
@@ -124,7 +113,7 @@ static void run_case(ops_suite *suite, const bench_case *test) {
             status = measure_case(suite, op, &row);
         cldsa_op_force(suite->ctx, op, NULL, NULL);
     }
-    row.status = status_of(status);
+    row.status = bench_status_of(status);
     if (status != CLDSA_SUCCESS) {
         snprintf(row.reason, sizeof row.reason, "%s", cldsa_error_message());
         bench_samples_free(&row.samples);

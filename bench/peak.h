@@ -48,20 +48,17 @@ typedef struct bench_peak_options {
 cldsa_status bench_peaks_measure(cldsa_context *ctx, const bench_peak_options *options, bench_peaks *peaks);
 void bench_peaks_free(bench_peaks *peaks);
 
-/* What limits a call, and the least time in which this device could do it. */
-typedef struct bench_roofline {
-    double seconds;          /* 0: not known */
-    const char *limit;       /* "compute", "memory" or "launch" */
-    double bytes_per_second; /* of the level that the working set fits in */
-    double percent;          /* of the bound that `median` reaches */
-} bench_roofline;
-
 /*
  * The largest of flops / peak, bytes / bandwidth and one empty launch. The bandwidth is that of the smallest measured
  * set which holds `working_set` bytes, since what fits into a cache may come from there.
  */
 bench_roofline bench_roofline_of(const bench_peaks *peaks, double flops, double bytes, double working_set,
                                  double median);
+
+cJSON *bench_peaks_json(const bench_peaks *peaks); /* of the system: what rooflines are made of; null if not known */
+cJSON *bench_peak_row_json(const bench_peak_row *row);
+void bench_peak_head(void);
+void bench_peak_row_print(const bench_peak_row *row);
 
 /* ---- between peak*.c --------------------------------------------------------------------------------------------- */
 

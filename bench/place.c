@@ -38,8 +38,25 @@ static cldsa_status fill(bench_placed *on, int field) {
     return check_cl(code, "filling a buffer");
 }
 
+double bench_place_bytes(const bench_placed *on) {
+    double bytes = 0;
+    for (int i = 0; i < on->work.num_fields; ++i)
+        if (on->work.given[i])
+            bytes += (double)bytes_of(&on->work.tensors[i]);
+    return bytes;
+}
+
+/* Said before anything is allocated: on CPUs the system would end the program instead. */
+static cldsa_status check_memory(const bench_placed *on) {
+    double bytes = bench_place_bytes(on), there = (double)cldsa_context_device_info(on->ctx)->global_mem_bytes;
+    return bytes <= there ? CLDSA_SUCCESS
+                          : cldsa_fail(CLDSA_OUT_OF_MEMORY, "its tensors are %.0f MiB; the device has %.0f",
+                                       bytes / (1 << 20), there / (1 << 20));
+}
+
 static cldsa_status place_tensors(bench_placed *on) {
     cldsa_workload *work = &on->work;
+    CLDSA_TRY(check_memory(on));
     for (int i = 0; i < work->num_fields; ++i) {
         if (!work->given[i])
             continue;

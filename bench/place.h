@@ -33,6 +33,9 @@ cldsa_status bench_place_workspace(bench_placed *on);
 /* Outputs poisoned again, tensors that are read and written as they were drawn. */
 cldsa_status bench_place_reset(bench_placed *on);
 
+/* Bytes of all its tensors; the workspace is not counted. */
+double bench_place_bytes(const bench_placed *on);
+
 /* The call's queue and workspace; and its enqueueing as a bench_task wants it, `user` being the bench_placed. */
 cldsa_call bench_place_call(const bench_placed *on);
 cldsa_status bench_place_enqueue(void *user, const cldsa_call *call);

@@ -71,7 +71,7 @@ static cldsa_status create_program(cldsa_context *ctx, const char *file, const c
     CLDSA_TRY(cldsa_kernel_source(ctx->kernel_dir, file, &source));
     char options[2048];
     /* Without a log callback nobody reads warnings, and PoCL would write their number to standard error. */
-    snprintf(options, sizeof options, "-cl-std=CL1.2 -cl-mad-enable%s %s", ctx->log ? "" : " -w", user_options);
+    snprintf(options, sizeof options, CLDSA_BUILD_OPTIONS "%s %s", ctx->log ? "" : " -w", user_options);
     cldsa_status status = CLDSA_SUCCESS;
     *out = program_from_cache(ctx, source, options);
     if (!*out) {

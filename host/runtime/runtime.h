@@ -32,6 +32,9 @@ const char *cldsa_nearest_name(const char *word, const char *const *names, size_
 
 /* ---- kernels (program.c) ------------------------------------------------------------------------------------- */
 
+/* What every kernel is built with, before its own options. */
+#define CLDSA_BUILD_OPTIONS "-cl-std=CL1.2 -cl-mad-enable"
+
 /* A kernel object shared by all threads of a context; its lock is held from the first argument to the enqueue. */
 typedef struct cldsa_kernel cldsa_kernel;
 

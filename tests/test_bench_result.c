@@ -1,0 +1,249 @@
+/* What the bench says of a device and writes down: peaks, rooflines, the result file and its validation. */
+#include "bench/peak.h"
+#include "bench/schema.h"
+#include "tests/cli_runner.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* ---- the roofline, on figures that need no device ---------------------------------------------------------------- */
+
+static bench_peaks some_peaks(void) {
+    return (bench_peaks){
+        .flops = 1e12, .launch = 1e-6, .levels = {{1 << 16, 8e11}, {1 << 20, 4e11}, {1 << 24, 1e11}}, .num_levels = 3};
+}
+
+static void roofline_takes_the_slowest(void **state) {
+    (void)state;
+    bench_peaks peaks = some_peaks();
+    bench_roofline line = bench_roofline_of(&peaks, 1e9, 1e6, 1e7, 2e-3);
+    assert_string_equal(line.limit, "compute");
+    assert_true(fabs(line.seconds - 1e-3) < 1e-12 && fabs(line.percent - 50) < 1e-9);
+    line = bench_roofline_of(&peaks, 1e3, 1e8, 1e8, 4e-3);
+    assert_string_equal(line.limit, "memory");
+    assert_true(fabs(line.seconds - 1e-3) < 1e-12 && fabs(line.percent - 25) < 1e-9);
+    line = bench_roofline_of(&peaks, 10, 10, 10, 1e-5);
+    assert_string_equal(line.limit, "launch");
+    assert_true(fabs(line.percent - 10) < 1e-9);
+}
+
+/* The bandwidth is that of the smallest set which holds the call's tensors. */
+static void roofline_knows_levels(void **state) {
+    (void)state;
+    bench_peaks peaks = some_peaks();
+    const struct {
+        double set, bandwidth;
+    } cases[] = {{1, 8e11}, {1 << 16, 8e11}, {(1 << 16) + 1, 4e11}, {1 << 20, 4e11}, {1 << 21, 1e11}, {1e12, 1e11}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i)
+        assert_true(bench_roofline_of(&peaks, 0, 1, cases[i].set, 1).bytes_per_second == cases[i].bandwidth);
+    peaks.flops = 0; /* it could not be measured */
+    assert_true(bench_roofline_of(&peaks, 1, 1, 1, 1).seconds == 0);
+}
+
+/* ---- a run of the command, read back ----------------------------------------------------------------------------- */
+
+static cJSON *result; /* of `bench peak` and two operations */
+
+static int measure(void **state) {
+    if (cli_make_directory(state))
+        return -1;
+    cli_run("bench peak --out '%s'", cli_path("peak.json"));
+    if (cli_result.code || bench_load(cli_path("peak.json"), &result) != CLDSA_SUCCESS)
+        return -1;
+    cli_run("bench ops topk --preset cpu --budget 0.02 --out '%s'", cli_path("ops.json"));
+    return cli_result.code;
+}
+
+static int clean(void **state) {
+    cJSON_Delete(result);
+    return cli_remove_directory(state);
+}
+
+static double number(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
+}
+
+static const char *text(const cJSON *object, const char *key) {
+    const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return value ? value : "";
+}
+
+static const cJSON *rows_of(const cJSON *document) {
+    return cJSON_GetObjectItemCaseSensitive(document, "rows");
+}
+
+static void peaks_are_sane(void **state) {
+    (void)state;
+    const cJSON *row;
+    int arithmetic = 0, memory = 0, latency = 0, transfer = 0;
+    cJSON_ArrayForEach(row, rows_of(result)) {
+        const char *unit = text(row, "unit"), *status = text(row, "status");
+        assert_string_equal(text(row, "suite"), "peak");
+        assert_string_not_equal(status, "error");
+        if (strcmp(status, "ok") != 0) {
+            assert_true(strlen(text(row, "reason")) > 10);
+            continue;
+        }
+        double value = number(row, "value"), bytes = number(row, "bytes");
+        if (strcmp(unit, "s") == 0)
+            assert_true(++latency && value > 1e-9 && value < 0.1);
+        else if (strcmp(unit, "B/s") == 0)
+            assert_true((strncmp(text(row, "name"), "to ", 3) ? ++memory : ++transfer) && bytes > 0 && value > 1e7 &&
+                        value < 1e15);
+        else
+            assert_true(++arithmetic && value > 1e8 && value < 1e16);
+    }
+    assert_true(arithmetic >= 2 && memory >= 10 && latency >= 2 && transfer == 4);
+}
+
+static void levels_never_rise(void **state) {
+    (void)state;
+    const cJSON *peaks = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(result, "system"), "peaks");
+    const cJSON *level, *before = NULL;
+    cJSON_ArrayForEach(level, cJSON_GetObjectItemCaseSensitive(peaks, "levels")) {
+        if (before) {
+            assert_true(number(level, "bytes") > number(before, "bytes"));
+            assert_true(number(level, "bytes_per_second") <= number(before, "bytes_per_second"));
+        }
+        before = level;
+    }
+    assert_non_null(before);
+}
+
+static void operations_have_a_roofline(void **state) {
+    (void)state;
+    cJSON *document;
+    assert_int_equal(bench_load(cli_path("ops.json"), &document), CLDSA_SUCCESS);
+    const cJSON *row;
+    int count = 0;
+    cJSON_ArrayForEach(row, rows_of(document)) {
+        const cJSON *roofline = cJSON_GetObjectItemCaseSensitive(row, "roofline");
+        assert_string_equal(text(row, "status"), "ok");
+        assert_true(number(roofline, "percent") > 0 && number(roofline, "percent") < 1000);
+        double median = number(cJSON_GetObjectItemCaseSensitive(row, "seconds"), "median");
+        double percent = 100 * number(roofline, "seconds") / median;
+        assert_true(fabs(percent / number(roofline, "percent") - 1) < 1e-9);
+        ++count;
+    }
+    assert_true(count >= 4);
+    cJSON_Delete(document);
+}
+
+static void files_round_trip(void **state) {
+    (void)state;
+    char path[CLI_PATH_SIZE];
+    cJSON *again;
+    snprintf(path, sizeof path, "%s", cli_path("again.json"));
+    assert_int_equal(cldsa_json_write(path, result), CLDSA_SUCCESS);
+    assert_int_equal(bench_load(path, &again), CLDSA_SUCCESS);
+    assert_true(cJSON_Compare(result, again, true));
+    cJSON_Delete(again);
+}
+
+/* ---- what is not a result ---------------------------------------------------------------------------------------- */
+
+static void assert_refused(const cJSON *document, const char *message) {
+    assert_int_equal(bench_validate(document, "some.json"), CLDSA_INVALID_FILE);
+    if (!strstr(cldsa_error_message(), message) || strncmp(cldsa_error_message(), "some.json: ", 11) != 0 ||
+        strchr(cldsa_error_message(), '\n'))
+        fail_msg("\"%s\" does not say \"%s\"", cldsa_error_message(), message);
+}
+
+/* Every key that an object has, taken away and given back, is missed if the page calls it required. */
+static void missing_keys_are_named(void **state) {
+    (void)state;
+    const char *const optional[] = {"reason", "tuning", "crossovers", "preset", "peaks"};
+    cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(result, "rows"), 0);
+    assert_string_equal(text(row, "status"), "ok");
+    cJSON *objects[] = {result, cJSON_GetObjectItemCaseSensitive(result, "system"),
+                        cJSON_GetObjectItemCaseSensitive(result, "run"), row,
+                        cJSON_GetObjectItemCaseSensitive(row, "seconds")};
+    int refused = 0;
+    for (size_t i = 0; i < sizeof objects / sizeof *objects; ++i)
+        for (int k = cJSON_GetArraySize(objects[i]) - 1; k >= 0; --k) {
+            cJSON *item = cJSON_DetachItemFromArray(objects[i], k);
+            bool needed = true;
+            for (size_t o = 0; o < sizeof optional / sizeof *optional; ++o)
+                needed = needed && strcmp(item->string, optional[o]) != 0;
+            if (needed)
+                assert_refused(result, item->string);
+            refused += needed;
+            /* At its place again: cJSON has no insertion into objects that keeps names, so it goes to the end. */
+            cJSON_AddItemToObject(objects[i], item->string, item);
+            assert_int_equal(bench_validate(result, "some.json"), CLDSA_SUCCESS);
+        }
+    assert_true(refused > 30);
+}
+
+static void other_files_are_refused(void **state) {
+    (void)state;
+    cJSON *copy = cJSON_Duplicate(result, true);
+    cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(copy, "schema"), 1);
+    assert_refused(copy, "its schema is 1; this cldsa reads 2");
+    cJSON_Delete(copy);
+    copy = cJSON_CreateObject();
+    assert_refused(copy, "no result of cldsa bench");
+    cJSON_Delete(copy);
+    copy = cJSON_Duplicate(result, true);
+    cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(copy, "rows"), 0);
+    cJSON_ReplaceItemInObjectCaseSensitive(row, "status", cJSON_CreateString("fine"));
+    assert_refused(copy, "rows[0]: status is \"fine\"");
+    cJSON_ReplaceItemInObjectCaseSensitive(row, "status", cJSON_CreateString("skipped"));
+    assert_refused(copy, "rows[0] lacks \"reason\"");
+    cJSON_ReplaceItemInObjectCaseSensitive(row, "status", cJSON_CreateString("ok"));
+    cJSON_ReplaceItemInObjectCaseSensitive(row, "value", cJSON_CreateString("12"));
+    assert_refused(copy, "rows[0].value must be a number");
+    cJSON_ReplaceItemInObjectCaseSensitive(row, "suite", cJSON_CreateString("opps"));
+    assert_refused(copy, "no suite \"opps\"");
+    cJSON_Delete(copy);
+}
+
+static void truncated_files_are_refused(void **state) {
+    (void)state;
+    char *whole = cJSON_PrintUnformatted(result);
+    size_t length = strlen(whole);
+    cJSON *document;
+    for (size_t cut = 0; cut < length; cut += length / 97 + 1) {
+        assert_int_equal(bench_load(cli_write("cut.json", whole, cut), &document), CLDSA_INVALID_FILE);
+        assert_null(document);
+        assert_non_null(strstr(cldsa_error_message(), "cut.json: "));
+    }
+    cJSON_free(whole);
+    assert_int_not_equal(bench_load(cli_path("absent.json"), &document), CLDSA_SUCCESS);
+}
+
+static void names_are_corrected(void **state) {
+    (void)state;
+    cli_run("bench peek");
+    cli_assert_error(2, "did you mean peak");
+    cli_run("bench");
+    cli_assert_error(2, "a suite is needed");
+    cli_run("bench ops topkk");
+    cli_assert_error(2, "did you mean topk");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(roofline_takes_the_slowest),
+        cmocka_unit_test(roofline_knows_levels),
+        cmocka_unit_test(peaks_are_sane),
+        cmocka_unit_test(levels_never_rise),
+        cmocka_unit_test(operations_have_a_roofline),
+        cmocka_unit_test(files_round_trip),
+        cmocka_unit_test(missing_keys_are_named),
+        cmocka_unit_test(other_files_are_refused),
+        cmocka_unit_test(truncated_files_are_refused),
+        cmocka_unit_test(names_are_corrected),
+    };
+    return cmocka_run_group_tests(tests, measure, clean);
+}
