@@ -1,4 +1,4 @@
-# Writes OUTPUT, a C file with the text of every file of FILES: cldsa_embedded_kernels[] of {name, text}.
+# Writes OUTPUT, a C file with the text of every file of FILES: TABLE[] of {name, text}.
 set(table "")
 set(body "")
 set(count 0)
@@ -11,4 +11,4 @@ foreach(file IN LISTS FILES)
   math(EXPR count "${count} + 1")
 endforeach()
 file(WRITE ${OUTPUT} "#include \"host/runtime/embedded.h\"\n\n${body}
-const cldsa_embedded_kernel cldsa_embedded_kernels[] = {\n${table}    {0, 0},\n};\n")
+const cldsa_embedded_file ${TABLE}[] = {\n${table}    {0, 0},\n};\n")

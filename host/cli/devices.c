@@ -12,13 +12,6 @@ typedef struct devices_options {
     bool json;
 } devices_options;
 
-static const char *type_name(cl_device_type type) {
-    return type & CL_DEVICE_TYPE_GPU           ? "gpu"
-           : type & CL_DEVICE_TYPE_CPU         ? "cpu"
-           : type & CL_DEVICE_TYPE_ACCELERATOR ? "accelerator"
-                                               : "other";
-}
-
 /* The same names in text and JSON. */
 static void list_capabilities(const cldsa_capabilities *caps, cJSON *out) {
     cJSON_AddBoolToObject(out, "fp16", caps->fp16);
@@ -49,7 +42,10 @@ static cJSON *describe(const cldsa_device_info *info, int default_index) {
     cJSON_AddStringToObject(out, "platform", info->platform_name);
     cJSON_AddStringToObject(out, "name", info->name);
     cJSON_AddStringToObject(out, "vendor", info->vendor);
-    cJSON_AddStringToObject(out, "type", type_name(info->type));
+    cJSON_AddStringToObject(out, "type", cldsa_device_type_name(info->type));
+    char architecture[CLDSA_ARCHITECTURE_MAX];
+    cldsa_device_architecture(info, architecture);
+    cJSON_AddStringToObject(out, "architecture", architecture);
     cJSON_AddStringToObject(out, "driver", info->driver);
     cJSON_AddStringToObject(out, "version", info->version);
     cJSON_AddStringToObject(out, "c_version", info->c_version);
@@ -85,8 +81,8 @@ static double number_of(const cJSON *object, const char *key) {
 static void print_device(const cJSON *device) {
     printf("%g: %s / %s%s\n", number_of(device, "index"), text_of(device, "platform"), text_of(device, "name"),
            cJSON_IsTrue(cJSON_GetObjectItem(device, "default")) ? "  (default)" : "");
-    printf("   %s, %s, %s, driver %s\n", text_of(device, "type"), text_of(device, "vendor"), text_of(device, "version"),
-           text_of(device, "driver"));
+    printf("   %s (%s), %s, %s, driver %s\n", text_of(device, "type"), text_of(device, "architecture"),
+           text_of(device, "vendor"), text_of(device, "version"), text_of(device, "driver"));
     printf("   %g compute units at %g MHz, %.1f GiB memory (%.1f GiB in one buffer), %g KiB local, work-groups to %g\n",
            number_of(device, "compute_units"), number_of(device, "max_clock_mhz"),
            number_of(device, "global_mem_bytes") / (1 << 30), number_of(device, "max_alloc_bytes") / (1 << 30),

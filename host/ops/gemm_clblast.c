@@ -1,5 +1,6 @@
 /* gemm by CLBlast: plain and batched f32 products; bias and activation by cl/gemm_epilogue.cl. */
 #include "host/ops/gemm.h"
+#include "host/ops/tuning.h"
 
 #include <clblast_c.h>
 
@@ -38,8 +39,22 @@ static CLBlastStatusCode multiply(const gemm_problem *p, cl_command_queue *queue
                                       queue, event);
 }
 
+/* CLBlast keeps parameters per device for the whole process. */
+static void override(cldsa_context *ctx, const cldsa_tuning_clblast_kernel *kernel) {
+    const char *names[CLDSA_TUNING_MAX_PARAMETERS];
+    for (size_t i = 0; i < kernel->count; ++i)
+        names[i] = kernel->names[i];
+    CLBlastStatusCode code =
+        CLBlastOverrideParameters(cldsa_context_device(ctx), kernel->kernel, (CLBlastPrecision)kernel->precision,
+                                  kernel->count, names, kernel->values);
+    if (code != CLBlastSuccess)
+        cldsa_log(ctx, CLDSA_LOG_WARNING, "CLBlast does not take the tuned parameters of %s (status %d)",
+                  kernel->kernel, (int)code);
+}
+
 static cldsa_status enqueue(cldsa_run *run) {
     gemm_problem p = gemm_resolve(run);
+    cldsa_tuning_clblast(run->ctx, override);
     CLDSA_TRY(wait_first(run));
     cl_command_queue queue = run->stream.call->queue;
     cl_event event = NULL;

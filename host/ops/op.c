@@ -1,6 +1,7 @@
 /* From an args struct to enqueued kernels: check, choose variant and tunables, enqueue. */
 #include "host/ops/op.h"
 #include "host/ops/fields.h"
+#include "host/ops/tuning.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -18,24 +19,26 @@ static bool runs(const cldsa_run *run, const cldsa_variant *variant) {
     return !variant->can_run || variant->can_run(run);
 }
 
-static const cldsa_variant *variant_by_name(const cldsa_op *op, const char *name) {
+const cldsa_variant *cldsa_find_variant(const cldsa_op *op, const char *name) {
     for (int i = 0; op->variants[i]; ++i)
         if (strcmp(op->variants[i]->name, name) == 0)
             return op->variants[i];
     return NULL;
 }
 
-static cldsa_status choose_variant(cldsa_run *run, const char *forced) {
+static cldsa_status take_forced(cldsa_run *run, const char *forced) {
+    run->variant = cldsa_find_variant(run->op, forced);
+    if (!run->variant)
+        return cldsa_fail(CLDSA_NOT_FOUND, "%s has no variant \"%s\"", run->op->name, forced);
+    if (!runs(run, run->variant))
+        return cldsa_fail(CLDSA_UNSUPPORTED, "%s: variant %s cannot run this shape on this device", run->op->name,
+                          forced);
+    return CLDSA_SUCCESS;
+}
+
+/* Where nothing is measured: the operation's heuristic, else the first that can run. */
+static cldsa_status take_usual(cldsa_run *run) {
     const cldsa_op *op = run->op;
-    if (*forced) {
-        run->variant = variant_by_name(op, forced);
-        if (!run->variant)
-            return cldsa_fail(CLDSA_NOT_FOUND, "%s has no variant \"%s\"", op->name, forced);
-        if (!runs(run, run->variant))
-            return cldsa_fail(CLDSA_UNSUPPORTED, "%s: variant %s cannot run this shape on this device", op->name,
-                              forced);
-        return CLDSA_SUCCESS;
-    }
     if (op->choose) {
         run->variant = op->variants[op->choose(run)];
         if (runs(run, run->variant))
@@ -49,7 +52,7 @@ static cldsa_status choose_variant(cldsa_run *run, const char *forced) {
     return cldsa_fail(CLDSA_UNSUPPORTED, "%s: no variant can run this shape on this device", op->name);
 }
 
-static int tunable_index(const cldsa_variant *variant, const char *name, size_t length) {
+int cldsa_find_tunable(const cldsa_variant *variant, const char *name, size_t length) {
     for (int i = 0; i < CLDSA_MAX_TUNABLES && variant->tunables[i].name; ++i)
         if (strlen(variant->tunables[i].name) == length && memcmp(variant->tunables[i].name, name, length) == 0)
             return i;
@@ -60,7 +63,7 @@ static int tunable_index(const cldsa_variant *variant, const char *name, size_t 
 static cldsa_status apply_tunables(cldsa_run *run, const char *text) {
     while (*text) {
         size_t length = strcspn(text, "=");
-        int index = tunable_index(run->variant, text, length);
+        int index = cldsa_find_tunable(run->variant, text, length);
         if (index < 0 || text[length] != '=')
             return cldsa_fail(CLDSA_NOT_FOUND, "%s/%s has no tunable \"%.*s\"", run->op->name, run->variant->name,
                               (int)length, text);
@@ -71,17 +74,46 @@ static cldsa_status apply_tunables(cldsa_run *run, const char *text) {
     return CLDSA_SUCCESS;
 }
 
-static cldsa_status choose_tunables(cldsa_run *run, const char *forced) {
-    const cldsa_variant *variant = run->variant;
-    for (int i = 0; i < CLDSA_MAX_TUNABLES && variant->tunables[i].name; ++i)
-        run->tune[i] = variant->tunables[i].fallback;
+void cldsa_run_defaults(const cldsa_run *run, const cldsa_variant *variant, int tune[CLDSA_MAX_TUNABLES]) {
+    for (int i = 0; i < CLDSA_MAX_TUNABLES; ++i)
+        tune[i] = variant->tunables[i].fallback;
     if (variant->defaults)
-        variant->defaults(run, run->tune);
-    CLDSA_TRY(apply_tunables(run, forced));
-    if (variant->legal && !variant->legal(run, run->tune))
-        return cldsa_fail(CLDSA_UNSUPPORTED, "%s/%s: these tunables are not legal on this device", run->op->name,
-                          variant->name);
-    return CLDSA_SUCCESS;
+        variant->defaults(run, tune);
+}
+
+static bool is_legal(const cldsa_run *run) {
+    return !run->variant->legal || run->variant->legal(run, run->tune);
+}
+
+/* `variant` NULL: the fastest. False, and nothing changed, where the database is silent. */
+static bool take_tuned(cldsa_run *run, const char *variant) {
+    cldsa_tuning_choice choice;
+    cldsa_tuning_lookup(run, variant, &choice);
+    if (choice.match == CLDSA_TUNING_NONE)
+        return false;
+    run->variant = choice.chosen;
+    memcpy(run->tune, choice.tune, sizeof run->tune);
+    run->match = choice.match;
+    memcpy(run->tuned_from, choice.from, sizeof run->tuned_from);
+    return true;
+}
+
+/*
+ * What is forced, else what was measured, else defaults. Tunables that are forced stand on the defaults alone, so that
+ * they mean the same on every machine.
+ */
+static cldsa_status choose(cldsa_run *run, const char *variant, const char *tunables) {
+    if (!*variant && take_tuned(run, NULL))
+        return CLDSA_SUCCESS;
+    CLDSA_TRY(*variant ? take_forced(run, variant) : take_usual(run));
+    if (!*tunables && take_tuned(run, run->variant->name))
+        return CLDSA_SUCCESS;
+    snprintf(run->tuned_from, sizeof run->tuned_from, "%s", *tunables ? "forced" : "defaults");
+    cldsa_run_defaults(run, run->variant, run->tune);
+    CLDSA_TRY(apply_tunables(run, tunables));
+    return is_legal(run) ? CLDSA_SUCCESS
+                         : cldsa_fail(CLDSA_UNSUPPORTED, "%s/%s: these tunables are not legal on this device",
+                                      run->op->name, run->variant->name);
 }
 
 static cldsa_status plan(cldsa_context *ctx, const cldsa_op *op, const void *args, bool check_buffers, cldsa_run *run) {
@@ -94,9 +126,9 @@ static cldsa_status plan(cldsa_context *ctx, const cldsa_op *op, const void *arg
         CLDSA_TRY(op->check(run));
     char variant[32] = "", tunables[256] = "";
     cldsa_override_get(ctx, op, variant, tunables);
-    CLDSA_TRY(choose_variant(run, variant));
+    CLDSA_TRY(choose(run, variant, tunables));
     snprintf(run->label, sizeof run->label, "%s/%s", op->name, run->variant->name);
-    return choose_tunables(run, tunables);
+    return CLDSA_SUCCESS;
 }
 
 cldsa_status cldsa_op_plan(cldsa_context *ctx, const cldsa_op *op, const void *args, cldsa_run *run) {
@@ -193,7 +225,7 @@ cldsa_status cldsa_run_kernel(cldsa_run *run, const char *name, const char *opti
 }
 
 int cldsa_run_tune(const cldsa_run *run, const char *name) {
-    int index = tunable_index(run->variant, name, strlen(name));
+    int index = cldsa_find_tunable(run->variant, name, strlen(name));
     assert(index >= 0);
     return run->tune[index];
 }

@@ -96,6 +96,14 @@ typedef struct cldsa_field {
 typedef struct cldsa_op cldsa_op;
 typedef struct cldsa_variant cldsa_variant;
 
+/* How near the device is for which the tuning database has a call's tunables (tuning.h). */
+typedef enum cldsa_tuning_match {
+    CLDSA_TUNING_NONE, /* not from the database */
+    CLDSA_TUNING_VENDOR,
+    CLDSA_TUNING_ARCHITECTURE,
+    CLDSA_TUNING_EXACT
+} cldsa_tuning_match;
+
 /* One checked call on its way to the device. */
 typedef struct cldsa_run {
     cldsa_context *ctx;
@@ -104,7 +112,9 @@ typedef struct cldsa_run {
     const void *args;             /* the op's args struct */
     int64_t dims[CLDSA_MAX_DIMS]; /* bound extents, in the order of op->dims; 0 where nothing bound it */
     int tune[CLDSA_MAX_TUNABLES]; /* values of variant->tunables, in their order */
-    cl_mem workspace;             /* the call's scratch, or the part a calling operation gives to this one */
+    cldsa_tuning_match match;
+    char tuned_from[64]; /* for people: "defaults", "forced", "dsa-decode, user file" */
+    cl_mem workspace;    /* the call's scratch, or the part a calling operation gives to this one */
     size_t workspace_offset, workspace_bytes;
     char label[64]; /* "op/variant" */
     cldsa_stream stream;
@@ -222,6 +232,15 @@ void cldsa_run_options(const cldsa_run *run, char *options, const char *format, 
 
 /* cldsa_get_kernel with the variant's file and cldsa_run_options' options. */
 cldsa_status cldsa_run_kernel(cldsa_run *run, const char *name, const char *options, cldsa_kernel **out);
+
+/* The tunables of `variant` (any of the op's) for this call where nothing is forced or measured. */
+void cldsa_run_defaults(const cldsa_run *run, const cldsa_variant *variant, int tune[CLDSA_MAX_TUNABLES]);
+
+/* By name, NULL if there is none. */
+const cldsa_variant *cldsa_find_variant(const cldsa_op *op, const char *name);
+
+/* Index in variant->tunables, or -1. */
+int cldsa_find_tunable(const cldsa_variant *variant, const char *name, size_t length);
 
 /* Value of a tunable by name (asserts that it exists). */
 int cldsa_run_tune(const cldsa_run *run, const char *name);

@@ -10,17 +10,23 @@
  *      "entries": [{"op": "topk", "class": "dsa-decode",       which preset's shape stood for the class
  *                   "dims": {"R": 1, "T": 65536, "K": 2048},   that shape; calls take the nearest one's entry
  *                   "params": "order=index",                   enums and flags that a call must share
- *                   "dtypes": "F32",                           of the float tensors, in table order
+ *                   "dtypes": "F32",                           of the tensors that may have several float dtypes
  *                   "variant": "radix",                        the fastest of all variants
  *                   "variants": [{"variant", "tunables": {"WG": 256}, "source": "<kernel source hash>",
  *                                 "seconds", "default_seconds", "spread", "date"}]}],
- *      "clblast": [{"kernel": "Xgemm", "precision": 32, "parameters": {"MWG": 64}, "seconds", "default_seconds"}]}
+ *      "clblast": [{"kernel": "Xgemm", "precision": 32, "parameters": {"MWG": 64}, "seconds", "default_seconds",
+ *                   "date"}]}
  *
- * Files in order of trust: the user's ($XDG_DATA_HOME/cldsa/tuning.json, or $CLDSA_TUNING; several devices in one file:
- * {"schema": 1, "databases": [...]}), then the shipped ones. Per file the best matching device counts: exactly this
- * one (name, driver, compute units), then this architecture, then vendor and type. Entries whose source hash differs
- * from the kernel in use, whose tunables do not exist or are not legal here, are passed over. A file that is
- * damaged or of another schema is logged once and skipped.
+ * or several of them, as the user's file has it: {"schema": 1, "databases": [...]}.
+ *
+ * Files: the user's ($CLDSA_TUNING, else $XDG_DATA_HOME/cldsa/tuning.json, else ~/.local/share/cldsa/tuning.json) and
+ * the shipped ones; CLDSA_TUNING=none turns both off. Databases are asked in this order: those of exactly this device
+ * (name, driver and compute units), then those of its architecture under the same platform, then those of its vendor or
+ * platform and type; of equal ones the user's before the shipped ones, else as they stand. The first that has an answer
+ * gives it: the entry with equal params and dtypes whose shape is nearest, in doublings summed over the dims, and not
+ * beyond CLDSA_TUNING_REACH. Entries whose kernel source is not the one in use, that name what does not exist, or
+ * that cannot run or are not legal for the very call are passed over. A file that is damaged or of another schema is
+ * logged once and skipped.
  */
 #ifndef CLDSA_TUNING_H
 #define CLDSA_TUNING_H
@@ -29,40 +35,62 @@
 
 enum { CLDSA_TUNING_SCHEMA = 1 };
 
-typedef enum cldsa_tuning_match {
-    CLDSA_TUNING_NONE, /* defaults */
-    CLDSA_TUNING_VENDOR,
-    CLDSA_TUNING_ARCHITECTURE,
-    CLDSA_TUNING_EXACT
-} cldsa_tuning_match;
+/*
+ * Farther shapes say nothing of a call: the extents' ratios, multiplied, may be 2^10 = 1024. An extent that only one of
+ * the two has counts as 4 doublings.
+ */
+enum { CLDSA_TUNING_REACH = 10, CLDSA_TUNING_UNBOUND = 4 };
 
 typedef struct cldsa_tuning_choice {
-    cldsa_tuning_match match;
+    cldsa_tuning_match match;     /* CLDSA_TUNING_NONE: nothing else is set */
+    const cldsa_variant *chosen;  /* it can run this call */
+    int tune[CLDSA_MAX_TUNABLES]; /* all its tunables, legal for this call: the measured ones, defaults for the rest */
     char variant[32];
-    char tunables[256]; /* "NAME=VALUE,..." */
+    char tunables[256]; /* as measured: "NAME=VALUE,..." */
     char from[64];      /* for people: "dsa-decode, user file" */
 } cldsa_tuning_choice;
 
 /*
- * What the database says of this call: dims, args and op of `run` are bound. variant NULL asks for the fastest variant
- * and its tunables; else for that variant's. match is CLDSA_TUNING_NONE where it is silent. Never fails.
+ * What the database says of this call: ctx, op, args and dims of `run` are set. variant NULL asks for the fastest
+ * variant and its tunables; else for that variant's. match is CLDSA_TUNING_NONE where it is silent. Never fails.
  */
 void cldsa_tuning_lookup(const cldsa_run *run, const char *variant, cldsa_tuning_choice *out);
 
 /*
  * Uses the file at `path` for this context instead of the usual ones; "" uses none, NULL the usual ones again. The
- * tuner and the bench measure defaults with "". CLDSA_NOT_FOUND, CLDSA_INVALID_ARGUMENT (damaged, other schema).
+ * tuner and the bench measure defaults with "". CLDSA_NOT_FOUND, CLDSA_INVALID_FILE (damaged, other schema); nothing
+ * changes then.
  */
 cldsa_status cldsa_tuning_use(cldsa_context *ctx, const char *path);
 
-/* The user's file, whether it exists or not; false if the system names no home. */
+/* The user's file, whether it exists or not; false if it is turned off or the system names no home. */
 bool cldsa_tuning_user_path(char *path, size_t size);
 
 /* A call's place in the database: class-independent keys, as stored in "params" and "dtypes". */
 void cldsa_tuning_params(const cldsa_run *run, char *text, size_t size);
 void cldsa_tuning_dtypes(const cldsa_run *run, char *text, size_t size);
 
-/* Hash of a variant's kernel file with its includes expanded, 16 hex digits; "" where the variant has no file. */
+/*
+ * Hash of a variant's kernel file with its includes expanded, comments and white space left out: 16 hex digits; ""
+ * where the variant has no file. ctx NULL: of the embedded kernels.
+ */
 void cldsa_tuning_source_hash(cldsa_context *ctx, const cldsa_variant *variant, char text[17]);
+
+/* Parameters of one of CLBlast's kernels. */
+enum { CLDSA_TUNING_MAX_PARAMETERS = 24 };
+typedef struct cldsa_tuning_clblast_kernel {
+    char kernel[32];
+    int precision; /* bits, as CLBlast counts: 32, 64, 16 */
+    size_t count;
+    char names[CLDSA_TUNING_MAX_PARAMETERS][32];
+    size_t values[CLDSA_TUNING_MAX_PARAMETERS];
+} cldsa_tuning_clblast_kernel;
+
+/*
+ * Calls `apply` for each CLBlast kernel that this device, or one of its architecture, has an entry for; once per
+ * context and database, the first time this is called.
+ */
+void cldsa_tuning_clblast(cldsa_context *ctx,
+                          void (*apply)(cldsa_context *ctx, const cldsa_tuning_clblast_kernel *kernel));
 
 #endif

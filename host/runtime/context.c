@@ -83,6 +83,8 @@ void cldsa_context_destroy(cldsa_context *ctx) {
         ctx->overrides = override->next;
         free(override);
     }
+    if (ctx->extension)
+        ctx->release_extension(ctx->extension);
     for (size_t i = 0; i < ctx->num_records; ++i)
         clReleaseEvent(ctx->records[i].event);
     free(ctx->records);
@@ -129,6 +131,17 @@ bool cldsa_override_get(cldsa_context *ctx, const void *key, char *variant, char
     return found;
 }
 
+void *cldsa_context_extension(cldsa_context *ctx, void *(*create)(void), void (*release)(void *state)) {
+    pthread_mutex_lock(&ctx->lock);
+    if (!ctx->extension) {
+        ctx->extension = create();
+        ctx->release_extension = release;
+    }
+    void *state = ctx->extension;
+    pthread_mutex_unlock(&ctx->lock);
+    return state;
+}
+
 cl_context cldsa_context_cl(const cldsa_context *ctx) {
     return ctx->cl;
 }
@@ -137,6 +150,9 @@ cl_device_id cldsa_context_device(const cldsa_context *ctx) {
 }
 const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx) {
     return &ctx->info;
+}
+const char *cldsa_context_kernel_dir(const cldsa_context *ctx) {
+    return ctx->kernel_dir;
 }
 const cldsa_capabilities *cldsa_context_capabilities(const cldsa_context *ctx) {
     return &ctx->caps;

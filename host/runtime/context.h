@@ -51,6 +51,8 @@ struct cldsa_context {
     pthread_mutex_t lock; /* guards everything below */
     cldsa_program *programs[CLDSA_PROGRAM_BUCKETS];
     cldsa_override *overrides;
+    void *extension; /* cldsa_context_extension */
+    void (*release_extension)(void *state);
     cldsa_profile_record *records;
     size_t num_records, max_records;
 };

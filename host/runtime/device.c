@@ -1,6 +1,7 @@
 /* Finding and choosing devices. */
 #include "host/runtime/runtime.h"
 
+#include <CL/cl_ext.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,4 +163,46 @@ cldsa_status cldsa_select_device(const char *spec, cldsa_device_info *out) {
         *out = *best;
     free(list);
     return status;
+}
+
+/* ---- kinds of devices ----------------------------------------------------------------------------------------- */
+
+const char *cldsa_device_type_name(cl_device_type type) {
+    return type & CL_DEVICE_TYPE_GPU           ? "gpu"
+           : type & CL_DEVICE_TYPE_CPU         ? "cpu"
+           : type & CL_DEVICE_TYPE_ACCELERATOR ? "accelerator"
+                                               : "other";
+}
+
+static bool query_uint(const cldsa_device_info *info, cl_device_info what, cl_uint *value) {
+    return info->device && clGetDeviceInfo(info->device, what, sizeof *value, value, NULL) == CL_SUCCESS && *value;
+}
+
+/* "gfx90a" in "gfx90a:sramecc+:xnack-". */
+static bool gfx_name(const char *name, char text[CLDSA_ARCHITECTURE_MAX]) {
+    const char *at = strstr(name, "gfx");
+    if (!at || !isdigit((unsigned char)at[3]))
+        return false;
+    size_t length = 3;
+    while (isalnum((unsigned char)at[length]))
+        ++length;
+    snprintf(text, CLDSA_ARCHITECTURE_MAX, "%.*s", (int)length, at);
+    return true;
+}
+
+void cldsa_device_architecture(const cldsa_device_info *info, char text[CLDSA_ARCHITECTURE_MAX]) {
+    enum { IP_VERSION_INTEL = 0x4250 }; /* cl_intel_device_attribute_query, which older headers lack */
+    bool gpu = (info->type & CL_DEVICE_TYPE_GPU) != 0;
+    cl_uint major, minor = 0, version, width;
+    snprintf(text, CLDSA_ARCHITECTURE_MAX, "%s", info->name);
+    if (gpu && strstr(info->vendor, "NVIDIA") && query_uint(info, CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV, &major)) {
+        query_uint(info, CL_DEVICE_COMPUTE_CAPABILITY_MINOR_NV, &minor);
+        snprintf(text, CLDSA_ARCHITECTURE_MAX, "sm_%u%u", major, minor);
+    } else if (gpu && strstr(info->vendor, "Intel") && query_uint(info, IP_VERSION_INTEL, &version)) {
+        snprintf(text, CLDSA_ARCHITECTURE_MAX, "xe_%u.%u", version >> 22, version >> 14 & 0xff);
+    } else if (gpu) {
+        gfx_name(info->name, text);
+    } else if ((info->type & CL_DEVICE_TYPE_CPU) && query_uint(info, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, &width)) {
+        snprintf(text, CLDSA_ARCHITECTURE_MAX, "simd%u", width * 32);
+    }
 }

@@ -117,6 +117,7 @@ cldsa_status cldsa_stream_end(cldsa_stream *stream, cldsa_status status);
 cl_context cldsa_context_cl(const cldsa_context *ctx);
 cl_device_id cldsa_context_device(const cldsa_context *ctx);
 const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx);
+const char *cldsa_context_kernel_dir(const cldsa_context *ctx); /* NULL: embedded kernels only */
 
 /*
  * A forced variant and tunables under a key (an operation's address); variant NULL removes. The getter copies into
@@ -124,6 +125,25 @@ const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx);
  */
 cldsa_status cldsa_override_set(cldsa_context *ctx, const void *key, const char *variant, const char *tunables);
 bool cldsa_override_get(cldsa_context *ctx, const void *key, char *variant, char *tunables);
+
+/*
+ * State that a room above keeps with the context (the tuning database): made on first use, by whichever thread comes
+ * first, and released with the context. NULL if `create` gave NULL.
+ */
+void *cldsa_context_extension(cldsa_context *ctx, void *(*create)(void), void (*release)(void *state));
+
+/* ---- kinds of devices (device.c) ------------------------------------------------------------------------------ */
+
+/* "cpu", "gpu", "accelerator" or "other". */
+const char *cldsa_device_type_name(cl_device_type type);
+
+/*
+ * What kernels are fitted to, beyond vendor and model: "sm_90" (NVIDIA: compute capability), "gfx90a" (AMD), "xe_12.60"
+ * (Intel GPUs: IP version), "simd512" (CPUs: the compiler's native float vectors; 512 bits is AVX-512). Where nothing
+ * of that is known, the device's name.
+ */
+enum { CLDSA_ARCHITECTURE_MAX = 128 };
+void cldsa_device_architecture(const cldsa_device_info *info, char text[CLDSA_ARCHITECTURE_MAX]);
 
 /* Ceiling division and rounding up, for launch shapes. */
 static inline int64_t cldsa_ceil_div(int64_t a, int64_t b) {

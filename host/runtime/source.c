@@ -55,7 +55,7 @@ static char *read_text(const char *dir, const char *file) {
 static cldsa_status find_text(const expansion *e, const char *file, char **text) {
     if (e->kernel_dir && (*text = read_text(e->kernel_dir, file)))
         return CLDSA_SUCCESS;
-    for (const cldsa_embedded_kernel *k = cldsa_embedded_kernels; k->name; ++k)
+    for (const cldsa_embedded_file *k = cldsa_embedded_kernels; k->name; ++k)
         if (strcmp(k->name, file) == 0) {
             *text = strdup(k->text);
             return *text ? CLDSA_SUCCESS : cldsa_fail(CLDSA_OUT_OF_MEMORY, "kernel source %s: out of memory", file);
