@@ -65,16 +65,21 @@ typedef struct bench_case {
     const char *forward; /* of a backward operation */
     cldsa_workload_spec spec;
     const char *check_dims; /* smaller extents at which the result is compared; NULL: the same */
+    const char *partial;    /* an output of which the operation writes only a part, by its definition */
 } bench_case;
 
+typedef enum bench_device_kind { BENCH_ON_ANY, BENCH_ON_CPU, BENCH_ON_GPU } bench_device_kind;
+
+/* Presets of one name for CPUs and for all else have the same forms at different sizes. */
 typedef struct bench_preset {
     const char *name, *summary;
     const bench_case *cases;
     size_t count;
+    bench_device_kind kind;
 } bench_preset;
-extern const bench_preset bench_presets[]; /* terminated by a NULL name */
+extern const bench_preset *const bench_presets[]; /* NULL-terminated */
 
-/* By name, NULL for the device's usual one; CLDSA_NOT_FOUND names the nearest. */
+/* By name and kind of device, NULL for the usual one there; CLDSA_NOT_FOUND names the nearest. */
 cldsa_status bench_find_preset(const char *name, bool is_cpu, const bench_preset **out);
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */

@@ -7,8 +7,14 @@
 #include <string.h>
 
 void bench_op_row_dtype(const bench_op_row *row, char dtype[16]) {
-    const char *named = row->test->spec.dtypes ? strchr(row->test->spec.dtypes, '=') : NULL;
-    snprintf(dtype, 16, "%.*s", named ? (int)strcspn(named + 1, " ") : 3, named ? named + 1 : "F32");
+    snprintf(dtype, 16, "F32");
+    for (const char *at = row->test->spec.dtypes; at && (at = strchr(at, '='));) {
+        size_t length = strcspn(++at, " ");
+        if (*at == 'U' || length >= 16) /* a mask's words */
+            continue;
+        snprintf(dtype, 16, "%.*s", (int)length, at);
+        return;
+    }
 }
 
 /* At most BENCH_KEPT_SAMPLES of them, evenly spaced in time, to six digits: what a comparison draws its intervals from.

@@ -99,11 +99,16 @@ void bench_peaks_free(bench_peaks *peaks) {
 
 /* ---- the roofline ------------------------------------------------------------------------------------------------ */
 
+/* Between two measured sizes: along a straight line of logarithms, as caches fade into each other. */
 static double bandwidth_for(const bench_peaks *peaks, double working_set) {
+    const bench_level *levels = peaks->levels;
     int i = 0;
-    while (i + 1 < peaks->num_levels && peaks->levels[i].bytes < working_set)
+    while (i < peaks->num_levels && levels[i].bytes < working_set)
         ++i;
-    return peaks->num_levels ? peaks->levels[i].bytes_per_second : 0;
+    if (i == 0 || i == peaks->num_levels)
+        return peaks->num_levels ? levels[i ? i - 1 : 0].bytes_per_second : 0;
+    double part = log(working_set / levels[i - 1].bytes) / log(levels[i].bytes / levels[i - 1].bytes);
+    return levels[i - 1].bytes_per_second * pow(levels[i].bytes_per_second / levels[i - 1].bytes_per_second, part);
 }
 
 bench_roofline bench_roofline_of(const bench_peaks *peaks, double flops, double bytes, double working_set,

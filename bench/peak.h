@@ -49,8 +49,8 @@ cldsa_status bench_peaks_measure(cldsa_context *ctx, const bench_peak_options *o
 void bench_peaks_free(bench_peaks *peaks);
 
 /*
- * The largest of flops / peak, bytes / bandwidth and one empty launch. The bandwidth is that of the smallest measured
- * set which holds `working_set` bytes, since what fits into a cache may come from there.
+ * The largest of flops / peak, bytes / bandwidth and one empty launch. The bandwidth is that over a set of
+ * `working_set` bytes, between measured sizes by interpolation: what fits into a cache may come from there.
  */
 bench_roofline bench_roofline_of(const bench_peaks *peaks, double flops, double bytes, double working_set,
                                  double median);

@@ -103,7 +103,8 @@ static void ask(bench_process *process, const char *name, const cJSON *request, 
 void bench_op_peers_ask(bench_op_peers *peers, double budget, bench_op_row *row) {
     cJSON *request = request_json(peers, row, budget);
     ask(&peers->torch, "torch", request, row);
-    if (strcmp(row->test->op, "gemm") == 0)
+    const cldsa_workload_spec *spec = &row->test->spec;
+    if (strcmp(row->test->op, "gemm") == 0 && !spec->give && !spec->dtypes) /* BLAS: no groups, no bias, no halves */
         ask(&peers->gemm, "OpenBLAS", request, row);
     cJSON_Delete(request);
 }

@@ -12,6 +12,7 @@ typedef struct bench_placed {
     cldsa_context *ctx;
     cl_command_queue queue;
     cldsa_workload work;
+    const bench_case *test;
     const cldsa_op *forward; /* of a backward operation */
     cl_mem buffers[CLDSA_MAX_FIELDS];
     cl_mem workspace;

@@ -1,113 +1,10 @@
 /* Named sets of shapes. A new case is one entry; a new preset one table and a line at the end. */
-#include "bench/bench.h"
+#include "bench/presets.h"
 
+#include "bench/cases.h"
+
+#include <stdio.h>
 #include <string.h>
-
-/* Inputs repeat after about this many elements: the values do not matter to speed, and drawing them takes time. */
-#define PERIOD .period = 1 << 20
-
-/* What lies in C beforehand must not matter: beta is 0. */
-#define GEMM(M, N, K, layout, b_shape)                                                                                 \
-    {                                                                                                                  \
-        .op = "gemm",                                                                                                  \
-        .spec = {.dims = "M=" M " N=" N " K=" K,                                                                       \
-                 .params = "layout=" layout,                                                                           \
-                 .shapes = "a=M K; b=" b_shape "; c=M N",                                                              \
-                 .fill = "c=const nan",                                                                                \
-                 PERIOD},                                                                                              \
-        .check_dims = "M=203 N=187 K=211"                                                                              \
-    }
-#define GEMM_NN(M, N, K) GEMM(M, N, K, "nn", "K N")
-#define GEMM_NT(M, N, K) GEMM(M, N, K, "nt", "N K")
-
-/* DSA's form: one key head, a weight per query. */
-#define SCORES_DSA(S, T, dtype, range_)                                                                                \
-    {                                                                                                                  \
-        .op = "indexer_scores",                                                                                        \
-        .spec = {.dims = "B=1 S=" S " T=" T " H=64 Hk=1 D=128",                                                        \
-                 .params = "range=" range_,                                                                            \
-                 .shapes = "w=B S H",                                                                                  \
-                 .dtypes = "q=" dtype " k=" dtype,                                                                     \
-                 PERIOD},                                                                                              \
-        .check_dims = "B=1 S=37 T=133 H=64 Hk=1 D=128"                                                                 \
-    }
-/* The experiment's form: a key per head, one weight per head. */
-#define SCORES_EXPERIMENT(B, S, small)                                                                                 \
-    {                                                                                                                  \
-        .op = "indexer_scores",                                                                                        \
-        .spec = {.dims = "B=" B " S=" S " T=" S " H=4 Hk=4 D=64", .params = "relu_out=1", PERIOD},                     \
-        .check_dims = "B=2 S=" small " T=" small " H=4 Hk=4 D=64"                                                      \
-    }
-
-/* Indices only, ascending. */
-#define TOPK(R, T, k, small)                                                                                           \
-    {                                                                                                                  \
-        .op = "topk", .spec = {.dims = "R=" R " T=" T " K=" k, .params = "k=" k, .give = "indices", PERIOD},           \
-        .check_dims = "R=" small " T=" T " K=" k                                                                       \
-    }
-
-#define ATTENTION_DIMS(B, S, H, D) "B=" B " S=" S " T=" S " H=" H " Hk=" H " D=" D " Dv=" D
-#define ATTENTION(B, S, H, D, give_, fill_, small)                                                                     \
-    {                                                                                                                  \
-        .op = "masked_attention",                                                                                      \
-        .spec = {.dims = ATTENTION_DIMS(B, S, H, D), .give = "lse" give_, .fill = fill_, PERIOD},                      \
-        .check_dims = ATTENTION_DIMS("1", small, H, D)                                                                 \
-    }
-#define ATTENTION_BACKWARD(B, S, H, D, give_, fill_, small)                                                            \
-    {                                                                                                                  \
-        .op = "masked_attention_backward", .forward = "masked_attention",                                              \
-        .spec = {.dims = ATTENTION_DIMS(B, S, H, D), .give = give_, .fill = fill_, PERIOD},                            \
-        .check_dims = ATTENTION_DIMS("1", small, "2", D)                                                               \
-    }
-
-/* Keys and values apart, as many key heads as query heads. */
-#define SPARSE_DIMS(S, T, K, H, D) "B=1 S=" S " T=" T " K=" K " H=" H " Hk=" H " D=" D " Dv=" D
-#define SPARSE(S, T, K, H, D)                                                                                          \
-    {                                                                                                                  \
-        .op = "sparse_attention",                                                                                      \
-        .spec = {.dims = SPARSE_DIMS(S, T, K, H, D), .give = "v lse", .fill = "indices=distinct T", PERIOD},           \
-        .check_dims = SPARSE_DIMS("33", "300", "70", H, D)                                                             \
-    }
-#define SPARSE_BACKWARD(S, T, K, H, D)                                                                                 \
-    {                                                                                                                  \
-        .op = "sparse_attention_backward", .forward = "sparse_attention",                                              \
-        .spec = {.dims = SPARSE_DIMS(S, T, K, H, D), .give = "v dv", .fill = "indices=distinct T", PERIOD},            \
-        .check_dims = SPARSE_DIMS("33", "300", "70", H, D)                                                             \
-    }
-
-/* Latent form, 576 wide of which the first 512 are the value. */
-#define LATENT_DIMS(S, T, K, H) "B=1 S=" S " T=" T " K=" K " H=" H " Hk=1 D=576 Dv=512"
-#define LATENT(S, T, K, H, dtype)                                                                                      \
-    {                                                                                                                  \
-        .op = "sparse_attention",                                                                                      \
-        .spec = {.dims = LATENT_DIMS(S, T, K, H),                                                                      \
-                 .params = "v_dim=512",                                                                                \
-                 .give = "lse",                                                                                        \
-                 .fill = "indices=distinct T",                                                                         \
-                 .dtypes = "q=" dtype " k=" dtype,                                                                     \
-                 PERIOD},                                                                                              \
-        .check_dims = LATENT_DIMS("5", "300", "70", H)                                                                 \
-    }
-#define LATENT_BACKWARD(S, T, K, H, dtype)                                                                             \
-    {                                                                                                                  \
-        .op = "sparse_attention_backward", .forward = "sparse_attention",                                              \
-        .spec = {.dims = LATENT_DIMS(S, T, K, H),                                                                      \
-                 .params = "v_dim=512",                                                                                \
-                 .fill = "indices=distinct T",                                                                         \
-                 .dtypes = "q=" dtype " k=" dtype,                                                                     \
-                 PERIOD},                                                                                              \
-        .check_dims = LATENT_DIMS("5", "300", "70", H)                                                                 \
-    }
-
-#define SELECT(S, T, k)                                                                                                \
-    {                                                                                                                  \
-        .op = "select",                                                                                                \
-        .spec = {.dims = "B=1 S=" S " T=" T " H=64 Hk=1 D=128 K=" k,                                                   \
-                 .params = "range=causal k_max=" k,                                                                    \
-                 .shapes = "w=B S H",                                                                                  \
-                 PERIOD},                                                                                              \
-        .check_dims = "B=1 S=9 T=3000 H=64 Hk=1 D=128 K=" k                                                            \
-    }
 
 static const bench_case cpu_cases[] = {
     GEMM_NN("1024", "1024", "1024"),
@@ -147,7 +44,7 @@ static const bench_case gpu_cases[] = {
     TOPK("4096", "32768", "2048", "16"),
     TOPK("4096", "65536", "2048", "8"),
     TOPK("4096", "131072", "2048", "4"),
-    SELECT("4096", "32768", "2048"),
+    SELECT("4096", "32768", "2048", "F32"),
     ATTENTION("8", "256", "8", "32", "", NULL, "100"),
     ATTENTION("1", "2048", "8", "64", "", NULL, "150"),
     ATTENTION("1", "2048", "8", "64", " mask", "mask=mask 0.5", "150"),
@@ -160,29 +57,52 @@ static const bench_case gpu_cases[] = {
     LATENT_BACKWARD("4096", "8192", "2048", "128", "BF16"),
 };
 
-#define CASES(array) array, sizeof(array) / sizeof *(array)
+static const bench_preset cpu_preset = {
+    .name = "cpu",
+    .summary = "shapes that take a CPU milliseconds: the experiment's, and small ones of long contexts",
+    CASES(cpu_cases)};
+static const bench_preset gpu_preset = {.name = "gpu",
+                                        .summary =
+                                            "shapes that fill a GPU: the experiment's, and prefill over long contexts",
+                                        CASES(gpu_cases)};
 
-const bench_preset bench_presets[] = {
-    {"cpu", "shapes that take a CPU milliseconds: the experiment's, and small ones of long contexts", CASES(cpu_cases)},
-    {"gpu", "shapes that fill a GPU: the experiment's, and prefill over long contexts", CASES(gpu_cases)},
-    {0},
+const bench_preset *const bench_presets[] = {
+    &cpu_preset,
+    &gpu_preset,
+    &bench_preset_experiment,
+    &bench_preset_prefill_gpu,
+    &bench_preset_prefill_cpu,
+    &bench_preset_decode_gpu,
+    &bench_preset_decode_cpu,
+    &bench_preset_long_gpu,
+    &bench_preset_long_cpu,
+    NULL,
 };
 
-enum { MAX_PRESETS = 16 };
+enum { MAX_PRESETS = 32 };
+
+static bool fits(const bench_preset *preset, bool is_cpu) {
+    return preset->kind == BENCH_ON_ANY || (preset->kind == BENCH_ON_CPU) == is_cpu;
+}
 
 cldsa_status bench_find_preset(const char *name, bool is_cpu, const bench_preset **out) {
     const char *names[MAX_PRESETS];
+    char list[BENCH_TEXT] = "";
     size_t count = 0;
     if (!name)
         name = is_cpu ? "cpu" : "gpu";
-    for (; bench_presets[count].name; ++count) {
-        names[count] = bench_presets[count].name;
-        if (strcmp(names[count], name) == 0) {
-            *out = &bench_presets[count];
+    for (int i = 0; bench_presets[i]; ++i) {
+        if (!fits(bench_presets[i], is_cpu))
+            continue;
+        size_t used = strlen(list);
+        names[count] = bench_presets[i]->name;
+        snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", names[count]);
+        if (strcmp(names[count++], name) == 0) {
+            *out = bench_presets[i];
             return CLDSA_SUCCESS;
         }
     }
     const char *near = cldsa_nearest_name(name, names, count);
-    return cldsa_fail(CLDSA_NOT_FOUND, "there is no preset \"%s\"; %s%s%s", name, near ? "did you mean " : "",
-                      near ? near : "known are cpu and gpu", near ? "?" : "");
+    return cldsa_fail(CLDSA_NOT_FOUND, "there is no preset \"%s\"; %s%s%s", name, near ? "did you mean " : "known are ",
+                      near ? near : list, near ? "?" : "");
 }

@@ -25,14 +25,50 @@ static cldsa_status make(const cldsa_op *op, const bench_case *test, const char 
 
 static void presets_make_calls(void **state) {
     (void)state;
-    for (const bench_preset *preset = bench_presets; preset->name; ++preset)
-        for (size_t i = 0; i < preset->count; ++i) {
-            const bench_case *test = &preset->cases[i];
+    for (int p = 0; bench_presets[p]; ++p)
+        for (size_t i = 0; i < bench_presets[p]->count; ++i) {
+            const bench_case *test = &bench_presets[p]->cases[i];
             const cldsa_op *op;
             assert_int_equal(cldsa_find_op(test->op, &op), CLDSA_SUCCESS);
-            if (make(op, test, test->check_dims) != CLDSA_SUCCESS)
-                fail_msg("%s, case %zu (%s): %s", preset->name, i, test->spec.dims, cldsa_error_message());
+            if (make(op, test, test->check_dims ? test->check_dims : test->spec.dims) != CLDSA_SUCCESS)
+                fail_msg("%s, case %zu (%s %s): %s", bench_presets[p]->name, i, test->op, test->spec.dims,
+                         cldsa_error_message());
         }
+}
+
+/* On CPUs and elsewhere: every operation is in some preset, and knows what it costs. */
+static void presets_hold_all_operations(void **state) {
+    (void)state;
+    for (int is_cpu = 0; is_cpu < 2; ++is_cpu)
+        for (int o = 0; cldsa_catalogue[o]; ++o) {
+            bool found = false;
+            for (int p = 0; bench_presets[p]; ++p) {
+                const bench_preset *preset = bench_presets[p];
+                if (preset->kind != BENCH_ON_ANY && (preset->kind == BENCH_ON_CPU) != is_cpu)
+                    continue;
+                for (size_t i = 0; i < preset->count; ++i)
+                    found = found || strcmp(preset->cases[i].op, cldsa_catalogue[o]->name) == 0;
+            }
+            if (!found || !cldsa_catalogue[o]->flops || !cldsa_catalogue[o]->bytes)
+                fail_msg("%s is in no preset, or does not say what it costs", cldsa_catalogue[o]->name);
+        }
+}
+
+/* Rows of a preset are told apart by these words alone, by whoever compares two results. */
+static void presets_repeat_nothing(void **state) {
+    (void)state;
+    for (int p = 0; bench_presets[p]; ++p)
+        for (size_t i = 0; i < bench_presets[p]->count; ++i)
+            for (size_t j = 0; j < i; ++j) {
+                const bench_case *a = &bench_presets[p]->cases[i], *b = &bench_presets[p]->cases[j];
+                const char *of_a[] = {a->op, a->spec.dims, a->spec.params, a->spec.give, a->spec.dtypes};
+                const char *of_b[] = {b->op, b->spec.dims, b->spec.params, b->spec.give, b->spec.dtypes};
+                bool same = true;
+                for (int w = 0; w < 5; ++w)
+                    same = same && strcmp(of_a[w] ? of_a[w] : "", of_b[w] ? of_b[w] : "") == 0;
+                if (same)
+                    fail_msg("%s: %s %s stands twice", bench_presets[p]->name, a->op, a->spec.dims);
+            }
 }
 
 static void presets_are_found(void **state) {
@@ -40,8 +76,17 @@ static void presets_are_found(void **state) {
     const bench_preset *preset;
     assert_int_equal(bench_find_preset(NULL, true, &preset), CLDSA_SUCCESS);
     assert_string_equal(preset->name, "cpu");
+    const char *const names[] = {"cpu", "gpu", "experiment", "dsa-prefill", "dsa-decode", "long-context"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; ++i)
+        for (int is_cpu = 0; is_cpu < 2; ++is_cpu) {
+            assert_int_equal(bench_find_preset(names[i], is_cpu, &preset), CLDSA_SUCCESS);
+            assert_string_equal(preset->name, names[i]);
+            assert_true(preset->kind == BENCH_ON_ANY || (preset->kind == BENCH_ON_CPU) == is_cpu);
+        }
     assert_int_equal(bench_find_preset("gpv", true, &preset), CLDSA_NOT_FOUND);
     assert_non_null(strstr(cldsa_error_message(), "did you mean gpu"));
+    assert_int_equal(bench_find_preset("something else", true, &preset), CLDSA_NOT_FOUND);
+    assert_non_null(strstr(cldsa_error_message(), "known are cpu, gpu, experiment, dsa-prefill"));
 }
 
 static void quantiles(void **state) {
@@ -112,6 +157,8 @@ static void processes_answer_in_lines(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(presets_make_calls),
+        cmocka_unit_test(presets_hold_all_operations),
+        cmocka_unit_test(presets_repeat_nothing),
         cmocka_unit_test(presets_are_found),
         cmocka_unit_test(quantiles),
         cmocka_unit_test(measures_by_wall_and_by_events),

@@ -4,6 +4,7 @@
  */
 #include <cblas.h>
 #include <cjson/cJSON.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,7 @@ static void measure(const cJSON *request, cJSON *samples) {
     const char *layout = cJSON_GetStringValue(
         cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(request, "params"), "layout"));
     const cJSON *budget = cJSON_GetObjectItemCaseSensitive(request, "budget");
-    int transposed = layout && strcmp(layout, "nt") == 0;
+    bool a_transposed = layout && strcmp(layout, "tn") == 0, b_transposed = layout && strcmp(layout, "nt") == 0;
     float *a = matrix((size_t)m * (size_t)k), *b = matrix((size_t)k * (size_t)n), *c = matrix((size_t)m * (size_t)n);
     double begin = 0;
     for (int i = -1; a && b && c && i < MOST_REPEATS; ++i) { /* the first one warms up */
@@ -44,8 +45,8 @@ static void measure(const cJSON *request, cJSON *samples) {
         else if (i >= LEAST_REPEATS && now() - begin > (budget ? budget->valuedouble : 1))
             break;
         double start = now();
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, m, n, k, 1, a, k, b,
-                    transposed ? k : n, 0, c, n);
+        cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans, b_transposed ? CblasTrans : CblasNoTrans,
+                    m, n, k, 1, a, a_transposed ? m : k, b, b_transposed ? k : n, 0, c, n);
         if (i >= 0)
             cJSON_AddItemToArray(samples, cJSON_CreateNumber(now() - start));
     }

@@ -38,7 +38,8 @@ class Request:
         self.dims = {name: int(value) for name, value in request["dims"].items()}
         self.params = request.get("params", {})
         self.give = request.get("give", {})
-        self.dtype = DTYPES[request.get("dtypes", {}).get("q", "F32")]
+        dtypes = request.get("dtypes", {})
+        self.dtype = DTYPES[dtypes.get("q", dtypes.get("a", "F32"))]
         self.device = "cuda" if request["device"] == "gpu" else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
             raise Unsupported("PyTorch sees no CUDA device")
@@ -55,9 +56,12 @@ class Request:
 
 
 def gemm(r):
-    a, layout = r.normal(r.M, r.K), r.params.get("layout", "nn")
+    if "group_offsets" in r.give or "bias" in r.give:
+        raise Unsupported("torch.mm has neither groups nor an epilogue")
+    layout = r.params.get("layout", "nn")
+    a = r.normal(r.K, r.M).t() if layout == "tn" else r.normal(r.M, r.K)
     b = r.normal(r.N, r.K).t() if layout == "nt" else r.normal(r.K, r.N)
-    out = torch.empty(r.M, r.N, device=r.device)
+    out = torch.empty(r.M, r.N, device=r.device, dtype=r.dtype)
     return {"torch": lambda: torch.mm(a, b, out=out)}
 
 
@@ -92,6 +96,8 @@ def indexer_scores(r):
 
 
 def topk(r):
+    if "k" not in r.params:
+        raise Unsupported("torch.topk has one k for all rows")
     scores = r.normal(r.R, r.T)
     return {"torch": lambda: torch.topk(scores, int(r.params["k"]))}
 
@@ -104,7 +110,8 @@ def attention_inputs(r, grad):
         mask = torch.zeros(on.shape, device=r.device, dtype=r.dtype).masked_fill(~on, float("-inf"))
     for tensor in (q, k, v):
         tensor.requires_grad_(grad)
-    options = {"attn_mask": mask, "is_causal": r.params.get("range") == "causal"}
+    options = {"attn_mask": mask, "is_causal": r.params.get("range") == "causal",
+               "dropout_p": float(r.params.get("dropout_p", 0))}
     return q, k, v, lambda: F.scaled_dot_product_attention(q, k, v, **options)
 
 

@@ -1,8 +1,6 @@
 /* The command line of `cldsa bench`. */
 #include "host/cli/bench_options.h"
 
-#include "host/cli/run_options.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -43,6 +43,8 @@ typedef struct cldsa_workload_spec {
      *   wild T                 -3 .. T+3, in any order, repeated
      *   range_start T, range_end T   a pair for ks and ke: some ranges empty, reversed or reaching outside 0..T
      *   offsets N              ascending from 0 to N, some equal
+     *   steps N                ascending from 0 to N, as evenly as whole numbers can
+     *   permutation            0, 1, 2, ... in another order
      *   labels V               0 .. V-1, some -100
      */
     const char *fill;

@@ -176,6 +176,22 @@ static void fill_labels(const fill_call *c) {
             i % 5 == 3 ? -100 : floor(cldsa_workload_uniform(c->work, c->stream, (uint64_t)i) * c->operands[0]);
 }
 
+static void fill_steps(const fill_call *c) {
+    for (int64_t i = 0; i < c->numel; ++i)
+        c->tensor->data[i] = floor(c->operands[0] * (double)i / (double)(c->numel > 1 ? c->numel - 1 : 1));
+}
+
+static void fill_permutation(const fill_call *c) {
+    double *data = c->tensor->data;
+    fill_iota(c);
+    for (int64_t i = c->numel - 1; i > 0; --i) {
+        int64_t j = (int64_t)(cldsa_workload_uniform(c->work, c->stream, (uint64_t)i) * (double)(i + 1));
+        double swap = data[i];
+        data[i] = data[j];
+        data[j] = swap;
+    }
+}
+
 static const struct {
     const char *name;
     int least, most; /* operands */
@@ -186,7 +202,7 @@ static const struct {
     {"special", 0, 0, fill_special},   {"iota", 0, 0, fill_iota},           {"mask", 1, 1, fill_mask},
     {"indices", 1, 1, fill_indices},   {"wild", 1, 1, fill_wild},           {"range_start", 1, 1, fill_range_start},
     {"offsets", 1, 1, fill_offsets},   {"range_end", 1, 1, fill_range_end}, {"labels", 1, 1, fill_labels},
-    {"distinct", 1, 1, fill_distinct},
+    {"distinct", 1, 1, fill_distinct}, {"steps", 1, 1, fill_steps},         {"permutation", 0, 0, fill_permutation},
 };
 
 /* Copies the first elements, whole rows of them, over the rest. */

@@ -30,19 +30,6 @@ static const harness_case route_cases[] = {
 };
 
 /* position becomes a permutation of the rows, and experts distinct per token, as routing makes them. */
-static void permute(harness_data *data) {
-    cldsa_host_tensor *position = harness_tensor(data, "position");
-    int64_t rows = harness_numel(position);
-    for (int64_t i = 0; i < rows; ++i)
-        position->data[i] = (double)i;
-    for (int64_t i = rows - 1; i > 0; --i) {
-        int64_t j = (int64_t)(harness_uniform(data, 91, (uint64_t)i) * (double)(i + 1));
-        double swap = position->data[i];
-        position->data[i] = position->data[j];
-        position->data[j] = swap;
-    }
-}
-
 static void distinct_experts(harness_data *data) {
     cldsa_host_tensor *experts = harness_tensor(data, "experts");
     int64_t choices = harness_dim(data, "X"), num_experts = harness_dim(data, "E");
@@ -66,9 +53,9 @@ static const harness_case dispatch_cases[] = {
 };
 
 static const harness_case dispatch_backward_cases[] = {
-    {.name = "the experiment", .dims = "N=120 X=2 D=256 R=240", .prepare = permute},
-    {.name = "accumulate", .dims = "N=37 X=3 D=53 R=111", .params = "accumulate=1", .prepare = permute},
-    {.name = "one choice", .dims = "N=5 X=1 D=3 R=5", .prepare = permute},
+    {.name = "the experiment", .dims = "N=120 X=2 D=256 R=240", .fill = "position=permutation"},
+    {.name = "accumulate", .dims = "N=37 X=3 D=53 R=111", .params = "accumulate=1", .fill = "position=permutation"},
+    {.name = "one choice", .dims = "N=5 X=1 D=3 R=5", .fill = "position=permutation"},
     {.name = "rows that do not fit",
      .dims = "N=5 X=2 D=3 R=9",
      .expect = CLDSA_INVALID_SHAPE,
@@ -77,16 +64,20 @@ static const harness_case dispatch_backward_cases[] = {
 };
 
 static const harness_case combine_cases[] = {
-    {.name = "the experiment", .dims = "N=120 X=2 D=256 R=240", .prepare = permute},
-    {.name = "odd width", .dims = "N=37 X=3 D=53 R=111", .prepare = permute},
-    {.name = "one choice", .dims = "N=5 X=1 D=1 R=5", .prepare = permute},
+    {.name = "the experiment", .dims = "N=120 X=2 D=256 R=240", .fill = "position=permutation"},
+    {.name = "odd width", .dims = "N=37 X=3 D=53 R=111", .fill = "position=permutation"},
+    {.name = "one choice", .dims = "N=5 X=1 D=1 R=5", .fill = "position=permutation"},
 };
 
 static const harness_case combine_backward_cases[] = {
-    {.name = "the experiment", .dims = "N=50 X=2 D=256 R=100", .prepare = permute, .no_differences = true},
-    {.name = "odd width", .dims = "N=17 X=3 D=53 R=51", .prepare = permute},
-    {.name = "one choice", .dims = "N=5 X=1 D=1 R=5", .prepare = permute},
-    {.name = "wide", .dims = "N=3 X=2 D=1501 R=6", .prepare = permute, .no_differences = true, .tolerance = 4},
+    {.name = "the experiment", .dims = "N=50 X=2 D=256 R=100", .fill = "position=permutation", .no_differences = true},
+    {.name = "odd width", .dims = "N=17 X=3 D=53 R=51", .fill = "position=permutation"},
+    {.name = "one choice", .dims = "N=5 X=1 D=1 R=5", .fill = "position=permutation"},
+    {.name = "wide",
+     .dims = "N=3 X=2 D=1501 R=6",
+     .fill = "position=permutation",
+     .no_differences = true,
+     .tolerance = 4},
 };
 
 int main(int argc, char **argv) {
