@@ -1,0 +1,133 @@
+/* Which calls are tuned: the presets' cases, those first from which others take over. */
+#include "autotune/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Cases of one kind whose extents differ by one common factor up to this share a search. */
+static const double common_factor = 8;
+
+bool tuner_wants(const tuner_options *options, const char *op) {
+    for (size_t i = 0; i < options->num_ops; ++i)
+        if (strcmp(options->ops[i], op) == 0)
+            return true;
+    return options->num_ops == 0;
+}
+
+/*
+ * `dims` with the extents that `others` names changed. For the smaller extents of a check, `same` gives the case's
+ * own: only extents that are not made smaller there follow.
+ */
+static void replace_dims(const char *dims, const char *others, const char *same, char out[TUNER_TEXT]) {
+    size_t used = 0;
+    *out = '\0';
+    for (const char *at = dims; *at && used < TUNER_TEXT; at += strspn(at, " ")) {
+        char name[32], value[CLDSA_WORKLOAD_TEXT], own[CLDSA_WORKLOAD_TEXT], here[CLDSA_WORKLOAD_TEXT];
+        size_t word = strcspn(at, " ");
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "="), at);
+        snprintf(here, sizeof here, "%.*s", (int)(word - strlen(name) - 1), at + strlen(name) + 1);
+        bool follows = !same || (cldsa_workload_option(same, ' ', name, own) && strcmp(own, here) == 0);
+        bool replaced = others && follows && cldsa_workload_option(others, ' ', name, value);
+        used +=
+            (size_t)snprintf(out + used, TUNER_TEXT - used, "%s%s=%s", used ? " " : "", name, replaced ? value : here);
+        at += word;
+    }
+}
+
+static void make_case(const tuner_options *options, const bench_preset *preset, int index, tuner_case *out) {
+    const bench_case *test = &preset->cases[index];
+    const char *const words[] = {test->spec.params, test->spec.give, test->spec.dtypes};
+    *out = (tuner_case){.preset = preset, .index = index, .op = test->op};
+    replace_dims(test->spec.dims, options->dims, NULL, out->dims);
+    replace_dims(test->check_dims ? test->check_dims : test->spec.dims, options->dims, test->spec.dims,
+                 out->check_dims);
+    size_t used = 0;
+    for (int i = 0; i < 3; ++i)
+        if (words[i] && used < sizeof out->kind)
+            used +=
+                (size_t)snprintf(out->kind + used, sizeof out->kind - used, " %s", words[i] + strspn(words[i], " "));
+    snprintf(out->label, sizeof out->label, "%s %s%s", test->op, out->dims, out->kind);
+}
+
+/* Presets share cases, and one shape per operation is enough where the command line gives it. */
+static bool is_new(const tuner_options *options, const tuner_case *cases, int count, const tuner_case *test) {
+    for (int i = 0; i < count; ++i)
+        if (strcmp(cases[i].label, test->label) == 0 || (options->dims && strcmp(cases[i].op, test->op) == 0))
+            return false;
+    return true;
+}
+
+/* The factor by which all extents that differ are larger than the other's; 0 if there is no such factor. */
+static double factor_over(const tuner_case *test, const tuner_case *other) {
+    double factor = 1;
+    for (const char *at = test->dims; *at; at += strspn(at, " ")) {
+        char name[32], value[CLDSA_WORKLOAD_TEXT];
+        size_t length = strcspn(at, "=");
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        if (!cldsa_workload_option(other->dims, ' ', name, value))
+            return 0;
+        double ratio = atof(at + length + 1) / atof(value);
+        if (ratio != 1 && factor != 1 && ratio != factor)
+            return 0;
+        factor = ratio != 1 ? ratio : factor;
+        at += strcspn(at, " ");
+    }
+    return factor;
+}
+
+/* Whether a larger case of the same kind is searched, whose winners will do as candidates here. */
+static bool has_leader(const tuner_case *cases, int count, const tuner_case *test) {
+    for (int i = 0; i < count; ++i) {
+        double factor = factor_over(&cases[i], test);
+        if (strcmp(cases[i].op, test->op) == 0 && strcmp(cases[i].kind, test->kind) == 0 && factor > 1 &&
+            factor <= common_factor)
+            return true;
+    }
+    return false;
+}
+
+/* Leaders before their followers, in the order of the presets otherwise. */
+static void lead(tuner_case *cases, int count, tuner_case *scratch) {
+    int at = 0;
+    for (int i = 0; i < count; ++i)
+        cases[i].follows = has_leader(cases, count, &cases[i]);
+    for (int follows = 0; follows < 2; ++follows)
+        for (int i = 0; i < count; ++i)
+            if (cases[i].follows == (follows == 1))
+                scratch[at++] = cases[i];
+    memcpy(cases, scratch, (size_t)count * sizeof *cases);
+}
+
+cldsa_status tuner_list_cases(const tuner_options *options, tuner_case **out, int *count) {
+    tuner_case *cases = calloc(2 * TUNER_MAX_CASES, sizeof *cases);
+    if (!cases)
+        return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the list of cases");
+    *count = 0;
+    for (size_t p = 0; p < options->num_presets; ++p)
+        for (size_t i = 0; i < options->presets[p]->count && *count < TUNER_MAX_CASES; ++i) {
+            if (!tuner_wants(options, options->presets[p]->cases[i].op))
+                continue;
+            make_case(options, options->presets[p], (int)i, &cases[*count]);
+            *count += is_new(options, cases, *count, &cases[*count]);
+        }
+    lead(cases, *count, cases + TUNER_MAX_CASES);
+    *out = cases;
+    return CLDSA_SUCCESS;
+}
+
+/* The largest plain product among the presets, whether products are tuned themselves or not. */
+bool tuner_find_product(const tuner_options *options, tuner_case *out) {
+    double most = 0;
+    for (size_t p = 0; p < options->num_presets; ++p)
+        for (size_t i = 0; i < options->presets[p]->count; ++i) {
+            const bench_case *test = &options->presets[p]->cases[i];
+            long long m, n, k;
+            if (strcmp(test->op, "gemm") != 0 || sscanf(test->spec.dims, "M=%lld N=%lld K=%lld", &m, &n, &k) != 3 ||
+                (double)m * (double)n * (double)k <= most)
+                continue;
+            most = (double)m * (double)n * (double)k;
+            make_case(options, options->presets[p], (int)i, out);
+        }
+    return most > 0;
+}

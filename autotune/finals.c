@@ -1,0 +1,258 @@
+/* The decision: defaults and best candidates measured in turns, so that a machine's mood hits all alike. */
+#include "autotune/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROUNDS = 5, QUICK_ROUNDS = 3, BEST = 3, QUICK_BEST = 2, MAX_FINALISTS = TUNER_MAX_VARIANTS * (BEST + 1) };
+
+/* Variants and candidates this much slower than the best stay out, defaults excepted. */
+static const double far_variant = 2, far_candidate = 1.15;
+/* A difference smaller than this is no reason to leave the default. */
+static const double least_gain = 0.02;
+
+static double median(const bench_samples *samples) {
+    return bench_samples_quantile(samples, 0.5);
+}
+
+/* Rounds are kept in order: the i-th of both were measured one after the other. */
+bool tuner_clearly_faster(const bench_samples *a, const bench_samples *b) {
+    size_t count = a->count < b->count ? a->count : b->count, wins = 0;
+    bench_samples x = {0}, y = {0};
+    for (size_t i = 0; i < count; ++i) {
+        wins += a->values[i] < b->values[i];
+        bench_samples_add(&x, a->values[i]); /* quantiles sort */
+        bench_samples_add(&y, b->values[i]);
+    }
+    bool faster = count && 5 * wins >= 4 * count && median(&x) < (1 - least_gain) * median(&y);
+    bench_samples_free(&x);
+    bench_samples_free(&y);
+    return faster;
+}
+
+/* ---- who takes part ---------------------------------------------------------------------------------------------- */
+
+static bool is_in(const tuner_finalist *finalists, int count, int target, size_t candidate) {
+    for (int i = 0; i < count; ++i)
+        if (finalists[i].target == target && finalists[i].candidate == candidate)
+            return true;
+    return false;
+}
+
+static double best_seconds(const tuner_search *search) {
+    return search->best < search->space->count ? search->seconds[search->best] : INFINITY;
+}
+
+/* The next best candidate that is not in yet; count if none is near the best. */
+static size_t next_best(const tuner_search *search, const tuner_finalist *finalists, int count, int target) {
+    size_t chosen = search->space->count;
+    for (size_t c = 0; c < search->space->count; ++c) {
+        double seconds = search->seconds[c];
+        if (isfinite(seconds) && seconds <= far_candidate * best_seconds(search) &&
+            !is_in(finalists, count, target, c) &&
+            (chosen == search->space->count || seconds < search->seconds[chosen]))
+            chosen = c;
+    }
+    return chosen;
+}
+
+static int choose_finalists(const tuner_session *session, const tuner_case_info *info, const tuner_target *targets,
+                            int num_targets, tuner_finalist *finalists) {
+    const int most = session->options->quick ? QUICK_BEST : BEST;
+    double best = INFINITY;
+    int count = 0;
+    for (int t = 0; t < num_targets; ++t)
+        best = fmin(best, best_seconds(&targets[t].search));
+    for (int t = 0; t < num_targets; ++t) {
+        const tuner_search *search = &targets[t].search;
+        bool near = isfinite(best) && best_seconds(search) <= far_variant * best;
+        bool chosen = strcmp(targets[t].space->variant, info->chosen) == 0;
+        if ((near || chosen) && isfinite(search->seconds[targets[t].space->fallback]))
+            finalists[count++] =
+                (tuner_finalist){.target = t, .candidate = targets[t].space->fallback, .is_default = true};
+        for (int i = 0; i < most && near; ++i) {
+            size_t candidate = next_best(search, finalists, count, t);
+            if (candidate < targets[t].space->count)
+                finalists[count++] = (tuner_finalist){.target = t, .candidate = candidate};
+        }
+    }
+    return count;
+}
+
+/* ---- the rounds -------------------------------------------------------------------------------------------------- */
+
+static void log_finalist(tuner_session *session, const tuner_target *targets, const tuner_finalist *finalist,
+                         const char *text, const char *reason) {
+    cJSON *record = cJSON_CreateObject();
+    cJSON_AddStringToObject(record, "final", session->now->label);
+    cJSON_AddStringToObject(record, "variant", targets[finalist->target].space->variant);
+    cJSON_AddStringToObject(record, "tunables", text);
+    if (finalist->rounds.count) {
+        cJSON_AddItemToObject(record, "rounds",
+                              cJSON_CreateDoubleArray(finalist->rounds.values, (int)finalist->rounds.count));
+        cJSON_AddNumberToObject(record, "spread", finalist->spread);
+    }
+    if (reason)
+        cJSON_AddStringToObject(record, "reason", reason);
+    tuner_log_add(session->log, record);
+}
+
+static void run_round(tuner_session *session, const tuner_target *targets, tuner_finalist *finalist, bool first,
+                      bench_samples *spreads) {
+    char text[TUNER_TEXT];
+    tuner_result result;
+    tuner_space_text(targets[finalist->target].space, finalist->candidate, text);
+    const tuner_trial trial = {.variant = targets[finalist->target].space->variant,
+                               .tunables = text,
+                               .written = first,
+                               .budget = session->options->quick ? 0.04 : 0.15};
+    tuner_worker_try(&session->worker, &trial, &result);
+    finalist->out = result.outcome != TUNER_OK;
+    if (finalist->out) {
+        log_finalist(session, targets, finalist, text, result.reason);
+        return;
+    }
+    bench_samples_add(&finalist->rounds, result.seconds);
+    bench_samples_add(spreads, (result.p90 - result.p10) / result.seconds);
+}
+
+static void run_rounds(tuner_session *session, const tuner_target *targets, tuner_finalist *finalists, int count) {
+    const int rounds = session->options->quick ? QUICK_ROUNDS : ROUNDS;
+    bench_samples spreads[MAX_FINALISTS] = {0};
+    for (int round = 0; round < rounds; ++round)
+        for (int i = 0; i < count; ++i)
+            if (!finalists[i].out)
+                run_round(session, targets, &finalists[i], round == 0, &spreads[i]);
+    for (int i = 0; i < count; ++i) {
+        char text[TUNER_TEXT];
+        finalists[i].spread = bench_samples_quantile(&spreads[i], 0.5);
+        bench_samples_free(&spreads[i]);
+        if (finalists[i].out)
+            continue;
+        tuner_space_text(targets[finalists[i].target].space, finalists[i].candidate, text);
+        log_finalist(session, targets, &finalists[i], text, NULL);
+        bench_samples sorted = {0};
+        for (size_t r = 0; r < finalists[i].rounds.count; ++r)
+            bench_samples_add(&sorted, finalists[i].rounds.values[r]);
+        finalists[i].seconds = median(&sorted);
+        bench_samples_free(&sorted);
+    }
+}
+
+/* ---- who wins ---------------------------------------------------------------------------------------------------- */
+
+/* The fastest of a target, unless its default does as well; -1 if none is left. */
+static int winner_of(const tuner_finalist *finalists, int count, int target) {
+    int best = -1, standard = -1;
+    for (int i = 0; i < count; ++i) {
+        if (finalists[i].target != target || finalists[i].out)
+            continue;
+        if (finalists[i].is_default)
+            standard = i;
+        if (best < 0 || finalists[i].seconds < finalists[best].seconds)
+            best = i;
+    }
+    bool stay = standard >= 0 && !tuner_clearly_faster(&finalists[best].rounds, &finalists[standard].rounds);
+    return stay ? standard : best;
+}
+
+static int default_of(const tuner_finalist *finalists, int count, int target) {
+    for (int i = 0; i < count; ++i)
+        if (finalists[i].target == target && finalists[i].is_default && !finalists[i].out)
+            return i;
+    return -1;
+}
+
+static void log_winner(tuner_session *session, const tuner_winner *winner) {
+    cJSON *record = cJSON_CreateObject();
+    cJSON_AddStringToObject(record, "winner", session->now->label);
+    cJSON_AddStringToObject(record, "op", winner->op);
+    cJSON_AddStringToObject(record, "kind", session->now->kind);
+    cJSON_AddStringToObject(record, "variant", winner->variant);
+    cJSON_AddStringToObject(record, "tunables", winner->tunables);
+    cJSON_AddNumberToObject(record, "seconds", winner->seconds);
+    cJSON_AddNumberToObject(record, "default_seconds", winner->default_seconds);
+    cJSON_AddBoolToObject(record, "fastest", winner->fastest);
+    tuner_log_add(session->log, record);
+}
+
+static void report(tuner_session *session, double before, const tuner_winner *fastest) {
+    char old[32], new[32];
+    double gain = before / fastest->seconds;
+    session->log_gain += log(gain);
+    ++session->gains;
+    tuner_progress_line(session, "[%d/%d] %s: %s -> %s, %.2f x, %s %s", session->case_number, session->num_cases,
+                        session->now->label, tuner_duration(before, old), tuner_duration(fastest->seconds, new), gain,
+                        fastest->variant, fastest->tunables);
+}
+
+static cldsa_status store(tuner_session *session, const tuner_case_info *info, const tuner_target *targets,
+                          int num_targets, const tuner_finalist *finalists, int count) {
+    tuner_winner winners[TUNER_MAX_VARIANTS];
+    char texts[TUNER_MAX_VARIANTS][TUNER_TEXT];
+    int finalist[TUNER_MAX_VARIANTS], num_winners = 0, fastest = -1;
+    double before = NAN;
+    for (int t = 0; t < num_targets; ++t) {
+        int best = winner_of(finalists, count, t), standard = default_of(finalists, count, t);
+        if (best < 0)
+            continue;
+        double seconds = standard >= 0 ? finalists[standard].seconds : 0;
+        const bool chosen = strcmp(targets[t].space->variant, info->chosen) == 0;
+        tuner_space_text(targets[t].space, finalists[best].candidate, texts[num_winners]);
+        winners[num_winners] = (tuner_winner){.op = info->op,
+                                              .shape_class = session->now->preset->name,
+                                              .dims = info->dims,
+                                              .params = info->params,
+                                              .dtypes = info->dtypes,
+                                              .variant = targets[t].space->variant,
+                                              .tunables = texts[num_winners],
+                                              .source = targets[t].space->source,
+                                              .seconds = finalists[best].seconds,
+                                              .default_seconds = seconds,
+                                              .spread = finalists[best].spread};
+        finalist[num_winners] = best;
+        if (chosen) {
+            fastest = num_winners;
+            before = standard >= 0 ? seconds : NAN;
+        }
+        ++num_winners;
+    }
+    /* The usual variant keeps its place as a default does. */
+    for (int w = 0; w < num_winners; ++w)
+        if (fastest < 0 || (winners[w].seconds < winners[fastest].seconds &&
+                            tuner_clearly_faster(&finalists[finalist[w]].rounds, &finalists[finalist[fastest]].rounds)))
+            fastest = w;
+    if (fastest < 0)
+        return CLDSA_SUCCESS;
+    winners[fastest].fastest = true;
+    CLDSA_TRY(tuner_database_add(session->options->database, session->device, winners, (size_t)num_winners));
+    for (int w = 0; w < num_winners; ++w)
+        log_winner(session, &winners[w]);
+    report(session, isfinite(before) ? before : winners[fastest].seconds, &winners[fastest]);
+    return CLDSA_SUCCESS;
+}
+
+cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, tuner_target *targets, int num_targets) {
+    tuner_finalist finalists[MAX_FINALISTS];
+    int count = choose_finalists(session, info, targets, num_targets, finalists);
+    run_rounds(session, targets, finalists, count);
+    cldsa_status status = store(session, info, targets, num_targets, finalists, count);
+    int left = 0;
+    for (int i = 0; i < count; ++i) {
+        left += !finalists[i].out;
+        bench_samples_free(&finalists[i].rounds);
+    }
+    if (status != CLDSA_SUCCESS)
+        return status;
+    cJSON *record = cJSON_CreateObject();
+    cJSON_AddStringToObject(record, "done", session->now->label);
+    if (left == 0) {
+        cJSON_AddStringToObject(record, "reason", "no candidate is right, the default included");
+        ++session->broken;
+        tuner_progress_line(session, "[%d/%d] %s: no candidate is right, the default included", session->case_number,
+                            session->num_cases, session->now->label);
+    }
+    tuner_log_add(session->log, record);
+    return CLDSA_SUCCESS;
+}

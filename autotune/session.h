@@ -1,0 +1,110 @@
+/* One tuning on its way: what tuner.c, finals.c and clblast.c share. */
+#ifndef CLDSA_AUTOTUNE_SESSION_H
+#define CLDSA_AUTOTUNE_SESSION_H
+
+#include "autotune/tuner.h"
+
+/* What is being searched: a variant's space, or that of one of CLBlast's kernels. */
+typedef struct tuner_target {
+    const tuner_space *space;
+    const char *kernel; /* CLBlast's; NULL: the space is a variant's */
+    tuner_search search;
+    double spent; /* seconds on its trials */
+} tuner_target;
+
+/* One call to tune for. */
+typedef struct tuner_case {
+    const bench_preset *preset; /* its name is the shape class */
+    int index;
+    const char *op;
+    char dims[TUNER_TEXT], check_dims[TUNER_TEXT];
+    char kind[TUNER_TEXT];      /* " k=2048 indices": what is more than extents */
+    char label[3 * TUNER_TEXT]; /* "topk R=256 T=65536 K=2048 k=2048 indices": its name in the log */
+    bool follows;               /* only chooses among the winners of its kind */
+} tuner_case;
+
+enum { TUNER_MAX_CASES = 512 };
+
+/*
+ * The presets' cases that the options ask for, no call twice. Where cases differ by a common factor of their extents
+ * only, the largest is searched, and the others follow: they stand behind. Free *out.
+ */
+cldsa_status tuner_list_cases(const tuner_options *options, tuner_case **out, int *count);
+bool tuner_wants(const tuner_options *options, const char *op);
+
+/* The largest plain product among the presets, whether products are to be tuned or not; false: there is none. */
+bool tuner_find_product(const tuner_options *options, tuner_case *out);
+
+typedef struct tuner_session {
+    const cldsa_device_info *device;
+    const tuner_options *options;
+    tuner_log *log;
+    tuner_worker worker;
+    cJSON *overrides; /* CLBlast's parameters so far: {"Xgemm": "MWG=64,..."} */
+    double end;       /* of the tuning, by the log's clock */
+
+    /* the present case */
+    const tuner_case *now;
+    double case_began, case_end;
+
+    /* for the progress line */
+    int case_number, num_cases, followers;
+    size_t tried, failed;
+    double default_seconds;
+    bool line_open; /* a line without its end stands on the terminal */
+    double printed; /* when the last line was */
+
+    /* for the summary */
+    double log_gain;
+    int gains, missed, broken;
+} tuner_session;
+
+/* A target's candidate, from the log if it is there; INFINITY where it fails. Fails only if the device is gone. */
+cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t candidate, double *seconds);
+
+/* Candidates by strategy until the clock stands at `until` or all were tried. */
+cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int count, double until);
+
+/* The request that opens a case, at other extents if given. */
+cJSON *tuner_open_request(const tuner_session *session, const tuner_case *test, const char *dims);
+
+/* ---- the decision (finals.c) ------------------------------------------------------------------------------------- */
+
+typedef struct tuner_finalist {
+    int target; /* index */
+    size_t candidate;
+    bool is_default, out; /* out: failed in the finals */
+    bench_samples rounds; /* a median of each */
+    double seconds, spread;
+} tuner_finalist;
+
+/*
+ * Defaults and best candidates of a case measured again in turns; merges the winners into the database and prints the
+ * case's line.
+ */
+cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, tuner_target *targets, int count);
+
+/* Whether `a` beats `b` beyond doubt: by more than noise, and in all rounds but one in five. */
+bool tuner_clearly_faster(const bench_samples *a, const bench_samples *b);
+
+/* ---- CLBlast (clblast.c) ----------------------------------------------------------------------------------------- */
+
+/* In the worker: "NAME=VALUE,..." for one of CLBlast's kernels in single precision. */
+cldsa_status tuner_clblast_override(cldsa_context *ctx, const char *kernel, const char *text);
+
+/* A candidate's text with the parameters that are not searched: all of the kernel's, as CLBlast wants them. */
+void tuner_clblast_complete(const cldsa_device_info *device, const char *kernel, const char *text,
+                            char full[TUNER_TEXT]);
+
+/* Fits CLBlast's gemm kernels on the product `test`, within `budget` seconds or little more. */
+cldsa_status tuner_tune_clblast(tuner_session *session, const tuner_case *product, double budget);
+
+/* ---- the progress line (progress.c) ------------------------------------------------------------------------------ */
+
+void tuner_progress_trial(tuner_session *session, const tuner_target *target);
+/* A line that stays. */
+void tuner_progress_line(tuner_session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* "1.23 ms" */
+const char *tuner_duration(double seconds, char text[32]);
+
+#endif

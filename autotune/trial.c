@@ -1,0 +1,173 @@
+/* This side of a trial: the worker process, its deadline, and what its answers mean. */
+#include "autotune/tuner.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Computing references and placing tensors is not the candidates' fault: a case may take longer to open. */
+static const double open_factor = 10;
+
+const char *const tuner_outcome_names[] = {"ok", "slow", "wrong", "build", "resources", "hang", "crash", "error", NULL};
+
+void tuner_worker_begin(const cldsa_device_info *device, double deadline, tuner_worker *worker) {
+    *worker = (tuner_worker){.deadline = deadline, .process = {.pid = -1, .in = -1, .out = -1}};
+    snprintf(worker->device, sizeof worker->device, "%d", device->index);
+}
+
+static void stop(tuner_worker *worker, bool by_force) {
+    if (by_force && worker->process.pid > 0)
+        kill(worker->process.pid, SIGKILL);
+    bench_process_stop(&worker->process);
+}
+
+void tuner_worker_end(tuner_worker *worker) {
+    stop(worker, false);
+    cJSON_Delete(worker->open);
+    worker->open = NULL;
+}
+
+static cldsa_status start(tuner_worker *worker) {
+    char program[] = "/proc/self/exe", command[] = "tune", hidden[] = "--worker", option[] = "--device";
+    char *const argv[] = {program, command, hidden, option, worker->device, NULL};
+    return bench_process_start(argv, &worker->process);
+}
+
+static cldsa_status status_of(const cJSON *answer) {
+    const cJSON *status = cJSON_GetObjectItemCaseSensitive(answer, "status");
+    const char *reason = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "reason"));
+    if (!cJSON_IsNumber(status))
+        return cldsa_fail(CLDSA_IO_ERROR, "the worker's answer has no status");
+    return status->valueint ? cldsa_fail(status->valueint, "%s", reason ? reason : "") : CLDSA_SUCCESS;
+}
+
+/* Starts the process if there is none and opens the present case in it; `answer` may be NULL. */
+static cldsa_status revive(tuner_worker *worker, cJSON **answer) {
+    cJSON *own = NULL;
+    cldsa_status status = CLDSA_SUCCESS;
+    if (worker->process.pid <= 0)
+        status = start(worker);
+    if (status == CLDSA_SUCCESS)
+        status = bench_process_ask(&worker->process, worker->open, open_factor * worker->deadline, &own);
+    if (status != CLDSA_SUCCESS) {
+        stop(worker, true);
+        ++worker->deaths;
+        return status;
+    }
+    worker->deaths = 0;
+    status = status_of(own);
+    if (answer)
+        *answer = own;
+    else
+        cJSON_Delete(own);
+    return status;
+}
+
+/* ---- opening a case ---------------------------------------------------------------------------------------------- */
+
+static cldsa_status copy_string(const cJSON *answer, const char *key, char *to, size_t size) {
+    const char *text = "";
+    CLDSA_TRY(cldsa_json_get_string(answer, "the worker's answer", key, &text));
+    snprintf(to, size, "%s", text);
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status parse_case(const cJSON *answer, tuner_case_info *info) {
+    CLDSA_TRY(copy_string(answer, "op", info->op, sizeof info->op));
+    CLDSA_TRY(copy_string(answer, "dims", info->dims, sizeof info->dims));
+    CLDSA_TRY(copy_string(answer, "params", info->params, sizeof info->params));
+    CLDSA_TRY(copy_string(answer, "dtypes", info->dtypes, sizeof info->dtypes));
+    CLDSA_TRY(copy_string(answer, "chosen", info->chosen, sizeof info->chosen));
+    CLDSA_TRY(cldsa_json_get_number(answer, "the worker's answer", "flops", 0, HUGE_VAL, &info->flops));
+    CLDSA_TRY(cldsa_json_get_number(answer, "the worker's answer", "bytes", 0, HUGE_VAL, &info->bytes));
+    const cJSON *space;
+    cJSON_ArrayForEach(space, cJSON_GetObjectItemCaseSensitive(answer, "spaces")) {
+        if (info->num_spaces < TUNER_MAX_VARIANTS)
+            CLDSA_TRY(tuner_space_parse(space, &info->spaces[info->num_spaces++]));
+    }
+    return CLDSA_SUCCESS;
+}
+
+cldsa_status tuner_worker_open(tuner_worker *worker, cJSON *request, tuner_case_info *info) {
+    *info = (tuner_case_info){0};
+    cJSON_Delete(worker->open);
+    worker->open = request;
+    cJSON *answer = NULL;
+    cldsa_status status = revive(worker, &answer);
+    if (status == CLDSA_SUCCESS)
+        status = parse_case(answer, info);
+    cJSON_Delete(answer);
+    if (status != CLDSA_SUCCESS)
+        tuner_case_info_free(info);
+    return status;
+}
+
+void tuner_case_info_free(tuner_case_info *info) {
+    for (int i = 0; i < info->num_spaces; ++i)
+        tuner_space_free(&info->spaces[i]);
+    info->num_spaces = 0;
+}
+
+/* ---- trials ------------------------------------------------------------------------------------------------------ */
+
+static cJSON *request_of(const tuner_trial *trial) {
+    cJSON *request = cJSON_CreateObject();
+    cJSON_AddStringToObject(request, "do", "try");
+    cJSON_AddStringToObject(request, "variant", trial->variant);
+    cJSON_AddStringToObject(request, "tunables", trial->tunables);
+    cJSON_AddBoolToObject(request, "check", trial->check);
+    cJSON_AddBoolToObject(request, "written", trial->written);
+    cJSON_AddNumberToObject(request, "budget", trial->budget);
+    cJSON_AddNumberToObject(request, "limit", trial->limit);
+    if (trial->overrides)
+        cJSON_AddItemToObject(request, "overrides", cJSON_Duplicate(trial->overrides, true));
+    return request;
+}
+
+static double number(const cJSON *answer, const char *key) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(answer, key);
+    return cJSON_IsNumber(value) ? value->valuedouble : NAN;
+}
+
+static void parse_result(const cJSON *answer, tuner_result *result) {
+    const char *outcome = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "outcome"));
+    const char *reason = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "reason"));
+    result->outcome = TUNER_ERROR;
+    for (int i = 0; outcome && tuner_outcome_names[i]; ++i)
+        if (strcmp(outcome, tuner_outcome_names[i]) == 0)
+            result->outcome = (tuner_outcome)i;
+    result->seconds = number(answer, "seconds");
+    result->p10 = number(answer, "p10");
+    result->p90 = number(answer, "p90");
+    result->error = number(answer, "error");
+    snprintf(result->reason, sizeof result->reason, "%s", reason ? reason : "");
+}
+
+void tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result) {
+    *result = (tuner_result){.outcome = TUNER_ERROR, .seconds = NAN, .p10 = NAN, .p90 = NAN, .error = NAN};
+    if (worker->process.pid <= 0 && revive(worker, NULL) != CLDSA_SUCCESS) {
+        snprintf(result->reason, sizeof result->reason, "%s", cldsa_error_message());
+        return;
+    }
+    cJSON *request = request_of(trial), *answer;
+    double start = bench_now();
+    cldsa_status status = bench_process_ask(&worker->process, request, worker->deadline + 2 * trial->budget, &answer);
+    cJSON_Delete(request);
+    if (status == CLDSA_SUCCESS) {
+        parse_result(answer, result);
+        worker->deaths = 0;
+        cJSON_Delete(answer);
+        /* Some drivers fail every call after a fault: the next candidate gets a process of its own. */
+        if (result->outcome == TUNER_ERROR || result->outcome == TUNER_RESOURCES)
+            stop(worker, true);
+        return;
+    }
+    bool late = bench_now() - start >= worker->deadline;
+    result->outcome = late ? TUNER_HANG : TUNER_CRASH;
+    if (late)
+        snprintf(result->reason, sizeof result->reason, "no answer within %.0f s", worker->deadline);
+    else
+        snprintf(result->reason, sizeof result->reason, "%s", "it ended its process");
+    stop(worker, true);
+}

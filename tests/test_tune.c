@@ -1,0 +1,176 @@
+/*
+ * cldsa tune from outside: candidates that are wrong, hang, crash or do not compile never win; a killed tuning goes on;
+ * two at once lose nothing. The faults are in a copy of one kernel, for some values of its tunable.
+ * ctest: full, for the hanging candidate and the kernels it builds
+ */
+#include "host/io/json.h"
+#include "tests/cli_runner.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { MAX_RECORDS = 256 };
+
+/* What is tuned: the smallest space there is, five values of ROWS on CPUs and three of WG elsewhere. */
+#define TUNE "tune cross_entropy --shapes N=300,V=1000 --deadline 8 --budget 60s"
+
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
+
+static cJSON *records[MAX_RECORDS];
+static int num_records;
+
+static void forget_log(void) {
+    while (num_records)
+        cJSON_Delete(records[--num_records]);
+}
+
+static void read_log(const char *path) {
+    char line[4096];
+    forget_log();
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) && num_records < MAX_RECORDS) {
+        cJSON *record = cJSON_Parse(line);
+        if (record)
+            records[num_records++] = record;
+    }
+    fclose(file);
+}
+
+static const char *text(const cJSON *record, const char *key) {
+    const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(record, key));
+    return value ? value : "";
+}
+
+/* How many records have `kind`, these tunables and this outcome; NULL matches all. */
+static int count(const char *kind, const char *tunables, const char *outcome) {
+    int found = 0;
+    for (int i = 0; i < num_records; ++i)
+        found += cJSON_HasObjectItem(records[i], kind) &&
+                 (!tunables || !strcmp(text(records[i], "tunables"), tunables)) &&
+                 (!outcome || !strcmp(text(records[i], "outcome"), outcome));
+    return found;
+}
+
+/* ---- faults ------------------------------------------------------------------------------------------------------ */
+
+/* A directory with a kernel that does nothing for ROWS=2 (and would be fastest), hangs for 8, crashes for 1. */
+static void make_faulty_kernels(void) {
+    static const char faults[] = "#if ROWS == 2\\n    return;\\n"
+                                 "#elif ROWS == 8\\n    for (volatile int i = 0; i < 2; i = 0)\\n        ;\\n"
+                                 "#elif ROWS == 1\\n    *(volatile __global int *)8 = 1;\\n"
+                                 "#elif ROWS == 16\\n#error \"an injected failure\"\\n#endif";
+    cli_shell("mkdir -p '%s' && sed 's|^ *uint first = get_global_id(0) \\* ROWS.*|&\\n%s|' "
+              "'" CLDSA_KERNELS "/cross_entropy.cl' >'%s' && grep -c 'an injected failure' '%s'",
+              cli_path("kernels"), faults, cli_path("kernels/cross_entropy.cl"), cli_path("kernels/cross_entropy.cl"));
+    cli_assert_ok();
+}
+
+static void faulty_candidates_never_win(void **state) {
+    (void)state;
+    char before[256];
+    make_faulty_kernels();
+    snprintf(before, sizeof before, "CLDSA_KERNEL_DIR='%s'", cli_path("kernels"));
+    cli_run_in(before, TUNE " --log '%s' --database '%s'", cli_path("faults.jsonl"), cli_path("faults.json"));
+    cli_assert_ok();
+    read_log(cli_path("faults.jsonl"));
+    assert_int_equal(count("trial", "ROWS=2", "wrong"), 1);
+    assert_int_equal(count("trial", "ROWS=8", "hang"), 1);
+    assert_int_equal(count("trial", "ROWS=16", "build"), 1);
+    assert_int_equal(count("trial", "ROWS=1", "crash"), 1);
+    assert_int_equal(count("trial", "ROWS=4", "ok"), 1);
+    assert_int_equal(count("winner", "ROWS=4", NULL), 1);
+    for (int rows = 1; rows <= 16; rows *= 2) {
+        char tunables[16];
+        snprintf(tunables, sizeof tunables, "ROWS=%d", rows);
+        assert_int_equal(count("winner", tunables, NULL), rows == 4);
+    }
+    assert_int_equal(count("end", NULL, NULL), 1);
+    cli_shell("grep -c '\"ROWS\"' '%s'", cli_path("faults.json"));
+    cli_assert_ok();
+}
+
+/* ---- interruption ------------------------------------------------------------------------------------------------ */
+
+static void a_killed_tuning_goes_on(void **state) {
+    (void)state;
+    const char *log = cli_path("killed.jsonl");
+    /* Killed as soon as two trials are on record, and the last line is cut off as if it had been half written. */
+    cli_shell(
+        "'%s' " TUNE " --log '%s' --database '%s' >/dev/null & pid=$!\n"
+        "for i in $(seq 600); do [ \"$(grep -c '\"trial\"' '%s' 2>/dev/null)\" -ge 2 ] 2>/dev/null && break; sleep "
+        "0.05; done\n"
+        "kill -9 $pid; wait $pid 2>/dev/null; printf '{\"trial\": \"cross' >>'%s'",
+        CLDSA_TEST_CLI, log, cli_path("killed.json"), log, log);
+    read_log(log);
+    const int before = count("trial", NULL, NULL);
+    assert_in_range(before, 2, 7);
+    assert_int_equal(count("end", NULL, NULL), 0);
+    cli_run("tune --resume --log '%s'", log);
+    cli_assert_ok();
+    read_log(log);
+    assert_int_equal(count("end", NULL, NULL), 1);
+    assert_int_equal(count("trial", NULL, NULL), 8); /* 5 of vec, 3 of simt: none twice */
+    for (int rows = 1; rows <= 16; rows *= 2) {
+        char tunables[16];
+        snprintf(tunables, sizeof tunables, "ROWS=%d", rows);
+        assert_int_equal(count("trial", tunables, NULL), 1);
+    }
+    cli_run("tune --resume --log '%s'", cli_path("none.jsonl"));
+    cli_assert_error(3, "none.jsonl");
+}
+
+static void two_at_once_lose_nothing(void **state) {
+    (void)state;
+    const char *database = cli_path("both.json");
+    cli_shell(
+        "'%s' tune cross_entropy --shapes N=300,V=1000 --quick --budget 20s --log '%s' --database '%s' >/dev/null & "
+        "'%s' tune rms_norm --shapes R=300 --quick --budget 20s --log '%s' --database '%s' >/dev/null && wait $!",
+        CLDSA_TEST_CLI, cli_path("one.jsonl"), database, CLDSA_TEST_CLI, cli_path("two.jsonl"), database);
+    cli_assert_ok();
+    cli_shell("grep -q cross_entropy '%s' && grep -q rms_norm '%s'", database, database);
+    cli_assert_ok();
+}
+
+/* ---- the command line -------------------------------------------------------------------------------------------- */
+
+static void wrong_words_are_named(void **state) {
+    (void)state;
+    cli_run("tune --budget 0");
+    cli_assert_error(2, "--budget|\"0\"|more than 0");
+    cli_run("tune --budget 5x");
+    cli_assert_error(2, "--budget|\"5x\"");
+    cli_run("tune topkk");
+    cli_assert_error(2, "topkk|did you mean topk");
+    cli_run("tune topk --shapes experimant");
+    cli_assert_error(2, "experimant|did you mean experiment");
+    cli_run("tune --shapes N=300");
+    cli_assert_error(2, "--shapes N=300|name the operations");
+    cli_run("tune --strategy anneall");
+    cli_assert_error(2, "--strategy|anneal");
+    cli_shell("echo '{\"x\": 1}' >'%s'", cli_path("not.jsonl"));
+    cli_run("tune --resume --log '%s'", cli_path("not.jsonl"));
+    cli_assert_error(2, "not.jsonl|not a log");
+}
+
+static int end(void **state) {
+    forget_log();
+    return cli_remove_directory(state);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(wrong_words_are_named),
+        cmocka_unit_test(faulty_candidates_never_win),
+        cmocka_unit_test(a_killed_tuning_goes_on),
+        cmocka_unit_test(two_at_once_lose_nothing),
+    };
+    return cmocka_run_group_tests(tests, cli_make_directory, end);
+}

@@ -1,0 +1,129 @@
+/* The tuner's spaces and strategies, on made-up times. */
+#include "autotune/session.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static bool not_both_large(const void *user, const int *values) {
+    (void)user;
+    return values[0] * values[1] <= 64;
+}
+
+/* A 5, of {2, 8, 32}, is not among the values: the default takes its place. */
+static tuner_space make_space(void) {
+    tuner_space space = {.variant = "simt"};
+    tuner_space_tunable(&space, "A", (const int[]){1, 2, 4, 8, 16, 32, 0}, 0, 4);
+    tuner_space_tunable(&space, "B", (const int[]){2, 8, 32, 0}, 0, 5);
+    tuner_space_tunable(&space, "C", (const int[]){0, 1}, 2, 1);
+    assert_int_equal(tuner_space_enumerate(&space, (const int[]){4, 5, 1}, not_both_large, NULL), CLDSA_SUCCESS);
+    return space;
+}
+
+static void spaces_hold_what_is_legal(void **state) {
+    (void)state;
+    tuner_space space = make_space(), copy;
+    char text[TUNER_TEXT];
+    size_t wanted = 0;
+    const int b[] = {2, 5, 8, 32};
+    for (int i = 1; i <= 32; i *= 2)
+        for (int j = 0; j < 4; ++j)
+            wanted += i * b[j] <= 64 ? 2 : 0;
+    assert_int_equal(space.count, wanted);
+    tuner_space_text(&space, space.fallback, text);
+    assert_string_equal(text, "A=4,B=5,C=1");
+    assert_int_equal(tuner_space_find(&space, "A=32,B=32,C=0"), space.count);
+    size_t a = tuner_space_find(&space, "A=4,B=8,C=0");
+    assert_true(a < space.count);
+    assert_int_equal(tuner_space_distance(&space, a, space.fallback), 2);
+    cJSON *json = tuner_space_json(&space);
+    assert_int_equal(tuner_space_parse(json, &copy), CLDSA_SUCCESS);
+    assert_int_equal(copy.count, space.count);
+    assert_int_equal(copy.fallback, space.fallback);
+    assert_int_equal(tuner_space_find(&copy, "A=4,B=8,C=0"), a);
+    cJSON_Delete(json);
+    tuner_space_free(&copy);
+    tuner_space_free(&space);
+}
+
+/* One valley: fastest where A is 8 and B is 8; C fails where it is 0 and A is 1. */
+static double made_up(const tuner_space *space, size_t candidate) {
+    int a, b, c;
+    char text[TUNER_TEXT];
+    tuner_space_text(space, candidate, text);
+    assert_int_equal(sscanf(text, "A=%d,B=%d,C=%d", &a, &b, &c), 3);
+    if (a == 1 && c == 0)
+        return INFINITY;
+    return 1 + fabs(log2(a / 8.0)) + fabs(log2(b / 8.0)) + 0.1 * c;
+}
+
+/* Candidates tried until the best one is found, beginning at the default; all are tried once. */
+static size_t trials_to_best(tuner_strategy strategy, unsigned long seed) {
+    tuner_space space = make_space();
+    tuner_search search;
+    size_t candidate = space.fallback, found = 0, tried = 0;
+    const size_t best = tuner_space_find(&space, "A=8,B=8,C=0");
+    assert_int_equal(tuner_search_begin(&space, strategy, seed, &search), CLDSA_SUCCESS);
+    do {
+        assert_true(isnan(search.seconds[candidate]));
+        tuner_search_tell(&search, candidate, made_up(&space, candidate));
+        ++tried;
+        if (candidate == best)
+            found = tried;
+        search.done = (double)tried / (double)space.count;
+    } while (tuner_search_next(&search, &candidate));
+    assert_int_equal(tried, space.count);
+    assert_int_equal(search.best, best);
+    tuner_search_end(&search);
+    tuner_space_free(&space);
+    return found;
+}
+
+static void strategies_find_the_best(void **state) {
+    (void)state;
+    size_t total[TUNER_ANNEAL + 1] = {0};
+    for (int strategy = TUNER_AUTO; strategy <= TUNER_ANNEAL; ++strategy)
+        for (unsigned long seed = 1; seed <= 40; ++seed)
+            total[strategy] += trials_to_best((tuner_strategy)strategy, seed);
+    /* Going downhill beats drawing lots. */
+    assert_true(total[TUNER_LOCAL] * 3 < total[TUNER_RANDOM] * 2);
+    assert_true(total[TUNER_ANNEAL] < total[TUNER_RANDOM]);
+    assert_int_equal(trials_to_best(TUNER_ANNEAL, 7), trials_to_best(TUNER_ANNEAL, 7));
+}
+
+static bench_samples samples(const double *values, size_t count) {
+    bench_samples out = {0};
+    for (size_t i = 0; i < count; ++i)
+        bench_samples_add(&out, values[i]);
+    return out;
+}
+
+static void a_default_stays_unless_clearly_beaten(void **state) {
+    (void)state;
+    bench_samples standard = samples((const double[]){1.0, 1.1, 1.2, 1.0, 1.1}, 5);
+    bench_samples close = samples((const double[]){0.99, 1.09, 1.19, 0.99, 1.09}, 5);
+    bench_samples lucky = samples((const double[]){0.5, 0.5, 0.5, 1.2, 1.3}, 5);
+    bench_samples faster = samples((const double[]){0.9, 0.95, 0.9, 1.01, 0.9}, 5);
+    assert_false(tuner_clearly_faster(&close, &standard)); /* by 1 % */
+    assert_false(tuner_clearly_faster(&lucky, &standard)); /* in three rounds of five */
+    assert_true(tuner_clearly_faster(&faster, &standard));
+    assert_false(tuner_clearly_faster(&standard, &standard));
+    bench_samples_free(&standard);
+    bench_samples_free(&close);
+    bench_samples_free(&lucky);
+    bench_samples_free(&faster);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spaces_hold_what_is_legal),
+        cmocka_unit_test(strategies_find_the_best),
+        cmocka_unit_test(a_default_stays_unless_clearly_beaten),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
