@@ -7,6 +7,11 @@
 /* Inputs repeat after about this many elements: the values do not matter to speed, and drawing them takes time. */
 #define PERIOD .period = 1 << 20
 
+#define PLAIN(op_, dims_, ...)                                                                                         \
+    {                                                                                                                  \
+        .op = op_, .spec = {.dims = dims_, PERIOD, __VA_ARGS__ }                                                       \
+    }
+
 /* What lies in C beforehand must not matter: beta is 0. */
 #define GEMM_CASE(M, N, K, layout, a_shape, b_shape, give_, dtypes_)                                                   \
     {                                                                                                                  \

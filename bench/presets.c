@@ -70,6 +70,7 @@ const bench_preset *const bench_presets[] = {
     &cpu_preset,
     &gpu_preset,
     &bench_preset_experiment,
+    &bench_preset_memory,
     &bench_preset_prefill_gpu,
     &bench_preset_prefill_cpu,
     &bench_preset_decode_gpu,

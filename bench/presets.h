@@ -4,7 +4,7 @@
 
 #include "bench/bench.h"
 
-extern const bench_preset bench_preset_experiment;
+extern const bench_preset bench_preset_experiment, bench_preset_memory;
 extern const bench_preset bench_preset_prefill_gpu, bench_preset_prefill_cpu;
 extern const bench_preset bench_preset_decode_gpu, bench_preset_decode_cpu;
 extern const bench_preset bench_preset_long_gpu, bench_preset_long_cpu;

@@ -8,11 +8,6 @@
 #include "bench/cases.h"
 #include "bench/presets.h"
 
-#define PLAIN(op_, dims_, ...)                                                                                         \
-    {                                                                                                                  \
-        .op = op_, .spec = {.dims = dims_, PERIOD, __VA_ARGS__ }                                                       \
-    }
-
 /* Matrix e of b (nn, nt) or c (tn) belongs to a quarter of the rows. */
 #define EXPERTS(M, N, K, layout, shapes_, rows, small)                                                                 \
     {                                                                                                                  \
