@@ -116,6 +116,14 @@ cldsa_status tuner_list_cases(const tuner_options *options, tuner_case **out, in
     return CLDSA_SUCCESS;
 }
 
+/* CLBlast has one set of parameters for all shapes: they are not fitted to thin ones. */
+static const long long least_product = 256;
+
+/* CLBlast's products are of single precision. */
+static bool only_floats(const char *dtypes) {
+    return !dtypes || !strstr(dtypes, "16");
+}
+
 /* The largest plain product among the presets, whether products are tuned themselves or not. */
 bool tuner_find_product(const tuner_options *options, tuner_case *out) {
     double most = 0;
@@ -123,8 +131,9 @@ bool tuner_find_product(const tuner_options *options, tuner_case *out) {
         for (size_t i = 0; i < options->presets[p]->count; ++i) {
             const bench_case *test = &options->presets[p]->cases[i];
             long long m, n, k;
-            if (strcmp(test->op, "gemm") != 0 || sscanf(test->spec.dims, "M=%lld N=%lld K=%lld", &m, &n, &k) != 3 ||
-                (double)m * (double)n * (double)k <= most)
+            const bool plain = strcmp(test->op, "gemm") == 0 && !test->spec.give && only_floats(test->spec.dtypes);
+            if (!plain || sscanf(test->spec.dims, "M=%lld N=%lld K=%lld", &m, &n, &k) != 3 || m < least_product ||
+                n < least_product || k < least_product || (double)m * (double)n * (double)k <= most)
                 continue;
             most = (double)m * (double)n * (double)k;
             make_case(options, options->presets[p], (int)i, out);

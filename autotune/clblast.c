@@ -215,11 +215,11 @@ static cldsa_status search_kernel(tuner_session *session, const char *kernel, do
     return status;
 }
 
-static double time_once(tuner_worker *worker) {
-    tuner_result result;
+/* The worker's case with the parameters that it was opened with. */
+static bool time_once(tuner_worker *worker, tuner_result *result) {
     const tuner_trial trial = {.variant = "clblast", .tunables = "", .check = true, .budget = 0.1};
-    tuner_worker_try(worker, &trial, &result);
-    return result.outcome == TUNER_OK ? result.seconds : INFINITY;
+    tuner_worker_try(worker, &trial, result);
+    return result->outcome == TUNER_OK;
 }
 
 /* The smallest size from which on the large kernel is the faster one. */
@@ -233,7 +233,8 @@ static cldsa_status find_border(tuner_session *session, const tuner_case *produc
         for (int i = 0; i < NUM_SIZES && sizes[i] <= most; ++i) {
             tuner_case square;
             CLDSA_TRY(open_square(session, product, sizes[i], &square));
-            seconds[mode][i] = time_once(&session->worker);
+            tuner_result result;
+            seconds[mode][i] = time_once(&session->worker, &result) ? result.p10 : INFINITY;
         }
     }
     for (int i = 0; i < NUM_SIZES && sizes[i] <= most; ++i)
@@ -259,7 +260,8 @@ static cldsa_status store(tuner_session *session, double seconds, double before)
 static cldsa_status decide(tuner_session *session, const tuner_case *product) {
     tuner_worker plain;
     tuner_case_info info;
-    bench_samples tuned = {0}, untuned = {0};
+    tuner_rounds tuned = {0}, untuned = {0};
+    tuner_result result;
     char old[32], new[32];
     cJSON *request = tuner_open_request(session, product, NULL);
     cJSON_DeleteItemFromObjectCaseSensitive(request, "overrides");
@@ -272,13 +274,16 @@ static cldsa_status decide(tuner_session *session, const tuner_case *product) {
     if (status == CLDSA_SUCCESS)
         tuner_case_info_free(&info);
     for (int round = 0; round < ROUNDS && status == CLDSA_SUCCESS; ++round) {
-        bench_samples_add(&untuned, time_once(&plain));
-        bench_samples_add(&tuned, time_once(&session->worker));
+        if (time_once(&plain, &result))
+            tuner_rounds_add(&untuned, &result);
+        if (time_once(&session->worker, &result))
+            tuner_rounds_add(&tuned, &result);
     }
     tuner_worker_end(&plain);
     if (status == CLDSA_SUCCESS) {
         const bool faster = tuner_clearly_faster(&tuned, &untuned);
-        double before = bench_samples_quantile(&untuned, 0.5), after = bench_samples_quantile(&tuned, 0.5);
+        double before = bench_samples_quantile(&untuned.medians, 0.5);
+        double after = bench_samples_quantile(&tuned.medians, 0.5);
         if (faster)
             status = store(session, after, before);
         else {
@@ -288,8 +293,8 @@ static cldsa_status decide(tuner_session *session, const tuner_case *product) {
         tuner_progress_line(session, "CLBlast, %s: %s -> %s, %.2f x%s", product->dims, tuner_duration(before, old),
                             tuner_duration(after, new), before / after, faster ? "" : "; its defaults stay");
     }
-    bench_samples_free(&tuned);
-    bench_samples_free(&untuned);
+    tuner_rounds_free(&tuned);
+    tuner_rounds_free(&untuned);
     return status;
 }
 

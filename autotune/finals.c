@@ -5,30 +5,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 5, QUICK_ROUNDS = 3, BEST = 3, QUICK_BEST = 2, MAX_FINALISTS = TUNER_MAX_VARIANTS * (BEST + 1) };
+enum {
+    ROUNDS = 9,
+    QUICK_ROUNDS = 5,
+    FIRST_ROUNDS = 3, /* then those leave that cannot win any more */
+    MANY_ROUNDS = 8,  /* from here on one of them may be lost */
+    BEST = 3,
+    QUICK_BEST = 2,
+    MAX_FINALISTS = TUNER_MAX_VARIANTS * (BEST + 1)
+};
 
 /* Variants and candidates this much slower than the best stay out, defaults excepted. */
 static const double far_variant = 2, far_candidate = 1.15;
 /* A difference smaller than this is no reason to leave the default. */
 static const double least_gain = 0.02;
 
-static double median(const bench_samples *samples) {
-    return bench_samples_quantile(samples, 0.5);
+typedef struct tuner_finalist {
+    int target; /* index */
+    size_t candidate;
+    bool is_default;
+    bool out;  /* failed */
+    bool lost; /* not faster than its default at its best: rests */
+    tuner_rounds rounds;
+    bench_samples spreads;
+    double seconds, spread;
+} tuner_finalist;
+
+/* ---- competing --------------------------------------------------------------------------------------------------- */
+
+void tuner_rounds_add(tuner_rounds *rounds, const tuner_result *result) {
+    bench_samples_add(&rounds->medians, result->seconds);
+    bench_samples_add(&rounds->lows, result->p10);
 }
 
-/* Rounds are kept in order: the i-th of both were measured one after the other. */
-bool tuner_clearly_faster(const bench_samples *a, const bench_samples *b) {
-    size_t count = a->count < b->count ? a->count : b->count, wins = 0;
-    bench_samples x = {0}, y = {0};
-    for (size_t i = 0; i < count; ++i) {
-        wins += a->values[i] < b->values[i];
-        bench_samples_add(&x, a->values[i]); /* quantiles sort */
-        bench_samples_add(&y, b->values[i]);
-    }
-    bool faster = count && 5 * wins >= 4 * count && median(&x) < (1 - least_gain) * median(&y);
-    bench_samples_free(&x);
-    bench_samples_free(&y);
-    return faster;
+void tuner_rounds_free(tuner_rounds *rounds) {
+    bench_samples_free(&rounds->medians);
+    bench_samples_free(&rounds->lows);
+}
+
+/* Of the first `count`, whose order must stay: quantiles sort. */
+static double quantile(const bench_samples *samples, size_t count, double p) {
+    bench_samples copy = {0};
+    for (size_t i = 0; i < count && i < samples->count; ++i)
+        bench_samples_add(&copy, samples->values[i]);
+    double value = bench_samples_quantile(&copy, p);
+    bench_samples_free(&copy);
+    return value;
+}
+
+static bool faster_at_best(const tuner_rounds *a, const tuner_rounds *b, size_t count) {
+    return quantile(&a->lows, count, 0) < (1 - least_gain) * quantile(&b->lows, count, 0);
+}
+
+bool tuner_clearly_faster(const tuner_rounds *a, const tuner_rounds *b) {
+    const bench_samples *x = &a->medians, *y = &b->medians;
+    size_t count = x->count < y->count ? x->count : y->count, losses = 0;
+    for (size_t i = 0; i < count; ++i)
+        losses += x->values[i] >= y->values[i];
+    return count && losses <= (count >= MANY_ROUNDS) &&
+           quantile(x, count, 0.5) < (1 - least_gain) * quantile(y, count, 0.5) && faster_at_best(a, b, count);
 }
 
 /* ---- who takes part ---------------------------------------------------------------------------------------------- */
@@ -88,9 +123,9 @@ static void log_finalist(tuner_session *session, const tuner_target *targets, co
     cJSON_AddStringToObject(record, "final", session->now->label);
     cJSON_AddStringToObject(record, "variant", targets[finalist->target].space->variant);
     cJSON_AddStringToObject(record, "tunables", text);
-    if (finalist->rounds.count) {
-        cJSON_AddItemToObject(record, "rounds",
-                              cJSON_CreateDoubleArray(finalist->rounds.values, (int)finalist->rounds.count));
+    if (finalist->rounds.medians.count) {
+        const bench_samples *medians = &finalist->rounds.medians;
+        cJSON_AddItemToObject(record, "rounds", cJSON_CreateDoubleArray(medians->values, (int)medians->count));
         cJSON_AddNumberToObject(record, "spread", finalist->spread);
     }
     if (reason)
@@ -98,63 +133,22 @@ static void log_finalist(tuner_session *session, const tuner_target *targets, co
     tuner_log_add(session->log, record);
 }
 
-static void run_round(tuner_session *session, const tuner_target *targets, tuner_finalist *finalist, bool first,
-                      bench_samples *spreads) {
+static void run_round(tuner_session *session, const tuner_target *targets, tuner_finalist *finalist, bool first) {
     char text[TUNER_TEXT];
     tuner_result result;
     tuner_space_text(targets[finalist->target].space, finalist->candidate, text);
     const tuner_trial trial = {.variant = targets[finalist->target].space->variant,
                                .tunables = text,
                                .written = first,
-                               .budget = session->options->quick ? 0.04 : 0.15};
+                               .budget = session->options->quick ? 0.03 : 0.08};
     tuner_worker_try(&session->worker, &trial, &result);
     finalist->out = result.outcome != TUNER_OK;
     if (finalist->out) {
         log_finalist(session, targets, finalist, text, result.reason);
         return;
     }
-    bench_samples_add(&finalist->rounds, result.seconds);
-    bench_samples_add(spreads, (result.p90 - result.p10) / result.seconds);
-}
-
-static void run_rounds(tuner_session *session, const tuner_target *targets, tuner_finalist *finalists, int count) {
-    const int rounds = session->options->quick ? QUICK_ROUNDS : ROUNDS;
-    bench_samples spreads[MAX_FINALISTS] = {0};
-    for (int round = 0; round < rounds; ++round)
-        for (int i = 0; i < count; ++i)
-            if (!finalists[i].out)
-                run_round(session, targets, &finalists[i], round == 0, &spreads[i]);
-    for (int i = 0; i < count; ++i) {
-        char text[TUNER_TEXT];
-        finalists[i].spread = bench_samples_quantile(&spreads[i], 0.5);
-        bench_samples_free(&spreads[i]);
-        if (finalists[i].out)
-            continue;
-        tuner_space_text(targets[finalists[i].target].space, finalists[i].candidate, text);
-        log_finalist(session, targets, &finalists[i], text, NULL);
-        bench_samples sorted = {0};
-        for (size_t r = 0; r < finalists[i].rounds.count; ++r)
-            bench_samples_add(&sorted, finalists[i].rounds.values[r]);
-        finalists[i].seconds = median(&sorted);
-        bench_samples_free(&sorted);
-    }
-}
-
-/* ---- who wins ---------------------------------------------------------------------------------------------------- */
-
-/* The fastest of a target, unless its default does as well; -1 if none is left. */
-static int winner_of(const tuner_finalist *finalists, int count, int target) {
-    int best = -1, standard = -1;
-    for (int i = 0; i < count; ++i) {
-        if (finalists[i].target != target || finalists[i].out)
-            continue;
-        if (finalists[i].is_default)
-            standard = i;
-        if (best < 0 || finalists[i].seconds < finalists[best].seconds)
-            best = i;
-    }
-    bool stay = standard >= 0 && !tuner_clearly_faster(&finalists[best].rounds, &finalists[standard].rounds);
-    return stay ? standard : best;
+    tuner_rounds_add(&finalist->rounds, &result);
+    bench_samples_add(&finalist->spreads, (result.p90 - result.p10) / result.seconds);
 }
 
 static int default_of(const tuner_finalist *finalists, int count, int target) {
@@ -162,6 +156,61 @@ static int default_of(const tuner_finalist *finalists, int count, int target) {
         if (finalists[i].target == target && finalists[i].is_default && !finalists[i].out)
             return i;
     return -1;
+}
+
+/* Marks who cannot win any more; how many others still compete. */
+static int rest_losers(tuner_finalist *finalists, int count) {
+    int left = 0;
+    for (int i = 0; i < count; ++i) {
+        int standard = default_of(finalists, count, finalists[i].target);
+        const tuner_rounds *own = &finalists[i].rounds;
+        if (finalists[i].out || finalists[i].lost)
+            continue;
+        finalists[i].lost =
+            standard >= 0 && standard != i && !faster_at_best(own, &finalists[standard].rounds, own->lows.count);
+        left += !finalists[i].lost;
+    }
+    return left;
+}
+
+static void run_rounds(tuner_session *session, const tuner_target *targets, tuner_finalist *finalists, int count) {
+    const int rounds = session->options->quick ? QUICK_ROUNDS : ROUNDS;
+    int left = count;
+    for (int round = 0; round < rounds && (round < FIRST_ROUNDS || left > 1); ++round) {
+        for (int i = 0; i < count; ++i)
+            if (!finalists[i].out && !finalists[i].lost)
+                run_round(session, targets, &finalists[i], round == 0);
+        if (round + 1 >= FIRST_ROUNDS)
+            left = rest_losers(finalists, count);
+    }
+    for (int i = 0; i < count; ++i) {
+        char text[TUNER_TEXT];
+        tuner_finalist *finalist = &finalists[i];
+        if (finalist->out)
+            continue;
+        finalist->seconds = quantile(&finalist->rounds.medians, finalist->rounds.medians.count, 0.5);
+        finalist->spread = bench_samples_quantile(&finalist->spreads, 0.5);
+        tuner_space_text(targets[finalist->target].space, finalist->candidate, text);
+        log_finalist(session, targets, finalist, text, NULL);
+    }
+}
+
+/* ---- who wins ---------------------------------------------------------------------------------------------------- */
+
+/* The fastest of those that clearly beat their default, else that; -1 if none is left. */
+static int winner_of(const tuner_finalist *finalists, int count, int target) {
+    const int standard = default_of(finalists, count, target);
+    int best = standard;
+    for (int i = 0; i < count; ++i) {
+        const tuner_finalist *finalist = &finalists[i];
+        if (finalist->target != target || finalist->out || finalist->lost || finalist->is_default)
+            continue;
+        if (standard >= 0 && !tuner_clearly_faster(&finalist->rounds, &finalists[standard].rounds))
+            continue;
+        if (best < 0 || finalist->seconds < finalists[best].seconds)
+            best = i;
+    }
+    return best;
 }
 
 static void log_winner(tuner_session *session, const tuner_winner *winner) {
@@ -241,7 +290,8 @@ cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, t
     int left = 0;
     for (int i = 0; i < count; ++i) {
         left += !finalists[i].out;
-        bench_samples_free(&finalists[i].rounds);
+        tuner_rounds_free(&finalists[i].rounds);
+        bench_samples_free(&finalists[i].spreads);
     }
     if (status != CLDSA_SUCCESS)
         return status;

@@ -29,8 +29,11 @@ void tuner_progress_trial(tuner_session *session, const tuner_target *target) {
     session->printed = now;
     double best = search->best < search->space->count ? search->seconds[search->best] : NAN;
     char text[32], before[32];
-    printf("%s[%d/%d] %.48s %s: best %s (default %s), tried %zu, failed %zu, left %zu, %d:%02d left%s",
-           terminal ? "\r\033[K" : "", session->case_number, session->num_cases, session->now->label,
+    char number[32] = "";
+    if (session->case_number)
+        snprintf(number, sizeof number, "[%d/%d] ", session->case_number, session->num_cases);
+    printf("%s%s%.48s %s: best %s (default %s), tried %zu, failed %zu, left %zu, %d:%02d left%s",
+           terminal ? "\r\033[K" : "", number, session->now->label,
            target->kernel ? target->kernel : target->space->variant, tuner_duration(best, text),
            tuner_duration(session->default_seconds, before), session->tried, session->failed,
            search->space->count - search->tried, (int)fmax(left, 0) / 60, (int)fmax(left, 0) % 60,

@@ -70,22 +70,25 @@ cJSON *tuner_open_request(const tuner_session *session, const tuner_case *test, 
 
 /* ---- the decision (finals.c) ------------------------------------------------------------------------------------- */
 
-typedef struct tuner_finalist {
-    int target; /* index */
-    size_t candidate;
-    bool is_default, out; /* out: failed in the finals */
-    bench_samples rounds; /* a median of each */
-    double seconds, spread;
-} tuner_finalist;
+/* What one competitor did, a round each: in the same order for all that compete. */
+typedef struct tuner_rounds {
+    bench_samples medians, lows; /* lows: 10th percentiles */
+} tuner_rounds;
+
+void tuner_rounds_add(tuner_rounds *rounds, const tuner_result *result);
+void tuner_rounds_free(tuner_rounds *rounds);
+
+/*
+ * Whether `a` beats `b` beyond doubt: in all rounds they share, or in all but one of eight and more; and by more than 2
+ * % both in the median round and at their best, which a busy machine hides least.
+ */
+bool tuner_clearly_faster(const tuner_rounds *a, const tuner_rounds *b);
 
 /*
  * Defaults and best candidates of a case measured again in turns; merges the winners into the database and prints the
  * case's line.
  */
 cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, tuner_target *targets, int count);
-
-/* Whether `a` beats `b` beyond doubt: by more than noise, and in all rounds but one in five. */
-bool tuner_clearly_faster(const bench_samples *a, const bench_samples *b);
 
 /* ---- CLBlast (clblast.c) ----------------------------------------------------------------------------------------- */
 

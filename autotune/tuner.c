@@ -292,7 +292,8 @@ static cldsa_status tune_all(tuner_session *session, const tuner_case *cases, in
                           options->num_ops == 1 ? options->ops[0] : "these operations");
     if (named || (tuner_wants(options, "gemm") && !options->quick && count)) {
         if (!tuner_find_product(options, &product))
-            return named ? cldsa_fail(CLDSA_INVALID_ARGUMENT, "clblast: none of these presets holds a gemm to tune by")
+            return named ? cldsa_fail(CLDSA_INVALID_ARGUMENT,
+                                      "clblast: none of these presets holds a gemm that is large enough to tune by")
                          : tune_cases(session, cases, count);
         double left = session->end - tuner_log_clock(session->log);
         CLDSA_TRY(tuner_tune_clblast(session, &product, count ? 4 * left / (count + 4) : left));

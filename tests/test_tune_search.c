@@ -96,27 +96,38 @@ static void strategies_find_the_best(void **state) {
     assert_int_equal(trials_to_best(TUNER_ANNEAL, 7), trials_to_best(TUNER_ANNEAL, 7));
 }
 
-static bench_samples samples(const double *values, size_t count) {
-    bench_samples out = {0};
+/* Rounds of these medians; at its best each is a tenth faster. */
+static tuner_rounds rounds_of(const double *medians, size_t count) {
+    tuner_rounds out = {0};
     for (size_t i = 0; i < count; ++i)
-        bench_samples_add(&out, values[i]);
+        tuner_rounds_add(&out, &(tuner_result){.seconds = medians[i], .p10 = 0.9 * medians[i]});
     return out;
+}
+
+static void assert_faster(bool wanted, const double *a, const double *b, size_t count) {
+    tuner_rounds x = rounds_of(a, count), y = rounds_of(b, count);
+    assert_int_equal(tuner_clearly_faster(&x, &y), wanted);
+    assert_false(tuner_clearly_faster(&y, &x) && wanted);
+    tuner_rounds_free(&x);
+    tuner_rounds_free(&y);
 }
 
 static void a_default_stays_unless_clearly_beaten(void **state) {
     (void)state;
-    bench_samples standard = samples((const double[]){1.0, 1.1, 1.2, 1.0, 1.1}, 5);
-    bench_samples close = samples((const double[]){0.99, 1.09, 1.19, 0.99, 1.09}, 5);
-    bench_samples lucky = samples((const double[]){0.5, 0.5, 0.5, 1.2, 1.3}, 5);
-    bench_samples faster = samples((const double[]){0.9, 0.95, 0.9, 1.01, 0.9}, 5);
-    assert_false(tuner_clearly_faster(&close, &standard)); /* by 1 % */
-    assert_false(tuner_clearly_faster(&lucky, &standard)); /* in three rounds of five */
-    assert_true(tuner_clearly_faster(&faster, &standard));
-    assert_false(tuner_clearly_faster(&standard, &standard));
-    bench_samples_free(&standard);
-    bench_samples_free(&close);
-    bench_samples_free(&lucky);
-    bench_samples_free(&faster);
+    const double standard[] = {1.0, 1.1, 1.2, 1.0, 1.1, 1.0, 1.1, 1.2, 1.0};
+    const double close[] = {0.99, 1.09, 1.19, 0.99, 1.09, 0.99, 1.09, 1.19, 0.99};
+    const double lucky[] = {0.5, 0.5, 0.5, 1.2, 1.3, 0.5, 0.5, 0.5, 0.5};
+    const double faster[] = {0.9, 0.95, 0.9, 1.01, 0.9, 0.9, 0.9, 0.9, 0.9};
+    const double busy[] = {1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0};
+    assert_faster(false, close, standard, 9); /* by 1 % */
+    assert_faster(false, lucky, standard, 9); /* not in two rounds of nine */
+    assert_faster(true, lucky, standard, 3);
+    assert_faster(true, faster, standard, 9);  /* but one */
+    assert_faster(false, faster, standard, 5); /* one of five is too many */
+    assert_faster(false, standard, busy, 9);   /* whose best round is as good */
+    assert_faster(false, standard, standard, 9);
+    tuner_rounds none = {0};
+    assert_false(tuner_clearly_faster(&none, &none));
 }
 
 int main(void) {
