@@ -264,6 +264,7 @@ static void passes_over_what_does_not_fit(void **state) {
     asserts_passed_over(entry_text(100, "", "{\"TM\":32,\"TURBO\":1}", source), "has no tunable \"TURBO\"");
     asserts_passed_over(entry_text(100, "", "{\"TM\":32.5}", source), "whole number for \"TM\"");
     asserts_passed_over(entry_text(100, "", "{\"TM\":33}", source), NULL);
+    asserts_passed_over(entry_text(100, "", "{\"SPLIT\":3}", source), NULL); /* legal, but nobody tries it */
     asserts_passed_over(entry_text(100, "", "{\"TM\":-1000000000}", source), NULL);
     /* More work-items than a tile has elements to load. */
     asserts_passed_over(entry_text(100, "", "{\"TM\":128,\"TN\":128,\"TK\":16,\"WM\":4,\"WN\":4}", source), NULL);
@@ -604,6 +605,33 @@ static void tells_clblast_once(void **state) {
     assert_int_equal(told, 1);
 }
 
+/* A product by CLBlast; what was logged on the way. */
+static const char *multiply_with(const char *parameters) {
+    const char *path = cli_path("clblast.json");
+    remove(path);
+    assert_int_equal(tuner_database_add_clblast(path, &device, "XgemmDirect", 32, parameters, 1e-3, 3e-3), 0);
+    assert_int_equal(cldsa_tuning_use(ctx, path), CLDSA_SUCCESS);
+    assert_int_equal(cldsa_op_force(ctx, &cldsa_op_gemm, "clblast", NULL), CLDSA_SUCCESS);
+    cl_int code;
+    cl_command_queue queue = clCreateCommandQueue(context, device.device, 0, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    cldsa_gemm_args args = product(16, 16, 16);
+    args.c.offset = 1 << 20;
+    log_text[0] = '\0';
+    assert_int_equal(cldsa_op_enqueue(ctx, &cldsa_op_gemm, &args, &(cldsa_call){.queue = queue}), CLDSA_SUCCESS);
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    clReleaseCommandQueue(queue);
+    assert_int_equal(cldsa_op_force(ctx, &cldsa_op_gemm, NULL, NULL), CLDSA_SUCCESS);
+    return log_text;
+}
+
+static void clblast_takes_whole_sets_only(void **state) {
+    (void)state;
+    assert_non_null(strstr(multiply_with("WGD=16,TURBO=1"), "XgemmDirect"));
+    assert_string_equal(multiply_with("KWID=2,MDIMAD=8,MDIMCD=8,NDIMBD=8,NDIMCD=8,PADA=1,PADB=1,VWMD=1,VWND=1,WGD=16"),
+                        "");
+}
+
 /* ---- the command line ----------------------------------------------------------------------------------------------
  */
 
@@ -679,6 +707,7 @@ int main(void) {
         cmocka_unit_test(loses_nothing_of_many_writers),
         cmocka_unit_test(keeps_what_it_cannot_read),
         cmocka_unit_test(tells_clblast_once),
+        cmocka_unit_test(clblast_takes_whole_sets_only),
         cmocka_unit_test(shows_exports_and_imports),
         cmocka_unit_test(refuses_bad_files_by_name),
     };
