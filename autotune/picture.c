@@ -2,6 +2,7 @@
 #include "autotune/tuner.h"
 
 #include "host/io/file.h"
+#include "host/io/html.h"
 #include "host/io/plot.h"
 
 #include <math.h>
@@ -16,21 +17,6 @@ typedef struct group {
     const cJSON **trials;
     size_t count, capacity;
 } group;
-
-static const char style[] =
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
-    "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}th{border-bottom:2px solid #888}"
-    "td:first-child,th:first-child,td.l{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:1em}"
-    ".plots svg{width:520px;height:auto;max-width:100%}.scroll{overflow-x:auto}";
-
-static void put_escaped(FILE *out, const char *text) {
-    for (; *text; ++text)
-        if (*text == '<' || *text == '&')
-            fprintf(out, "&#%d;", *text);
-        else
-            fputc(*text, out);
-}
 
 static const char *string(const cJSON *record, const char *key) {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(record, key));
@@ -91,9 +77,7 @@ static void put_plot(FILE *out, const cldsa_plot *plot) {
         free(svg);
         return;
     }
-    fputs("<p>", out);
-    put_escaped(out, cldsa_error_message());
-    fputs("</p>", out);
+    cldsa_html_element(out, "p", cldsa_error_message());
 }
 
 static void put_progress(FILE *out, const group *g) {
@@ -107,7 +91,9 @@ static void put_progress(FILE *out, const group *g) {
             each[i] = 1e3 * seconds;
             best[i] = 1e3 * so_far;
         }
-        const cldsa_plot_series series[] = {{"best so far", x, best, g->count}, {"candidate", x, each, g->count}};
+        const cldsa_plot_series series[] = {
+            {.name = "best so far", .x = x, .y = best, .count = g->count},
+            {.name = "candidate", .x = x, .y = each, .count = g->count, .style = CLDSA_PLOT_POINTS}};
         put_plot(out, &(cldsa_plot){.title = "the search",
                                     .x_label = "seconds of tuning",
                                     .y_label = "ms per call",
@@ -174,7 +160,7 @@ static void put_parameters(FILE *out, const group *g) {
             best[t][i] *= 1e3;
         }
         if (points > 1)
-            series[shown++] = (cldsa_plot_series){names[t], values[t], best[t], points};
+            series[shown++] = (cldsa_plot_series){.name = names[t], .x = values[t], .y = best[t], .count = points};
     }
     if (shown)
         put_plot(out, &(cldsa_plot){.title = "best time with each value",
@@ -225,9 +211,9 @@ static void put_failures(FILE *out, const group *g) {
         if (isfinite(number(g->trials[i], "seconds")))
             continue;
         fputs("<li>", out);
-        put_escaped(out, string(g->trials[i], "tunables"));
+        cldsa_html_text(out, string(g->trials[i], "tunables"));
         fprintf(out, ": %s. ", string(g->trials[i], "outcome"));
-        put_escaped(out, string(g->trials[i], "reason"));
+        cldsa_html_text(out, string(g->trials[i], "reason"));
     }
     fputs("</ul></details>\n", out);
 }
@@ -243,7 +229,7 @@ static void put_winners(FILE *out, const tuner_log *log) {
             continue;
         const char *bold = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(record, "fastest")) ? "b" : "span";
         fputs("<tr><td>", out);
-        put_escaped(out, string(record, "winner"));
+        cldsa_html_text(out, string(record, "winner"));
         fprintf(out, "<td class=l><%s>%s</%s><td class=l>%s<td>%.4g<td>%.4g<td>%.2f x</tr>\n", bold,
                 string(record, "variant"), bold, string(record, "tunables"), 1e3 * number(record, "default_seconds"),
                 1e3 * number(record, "seconds"), number(record, "default_seconds") / number(record, "seconds"));
@@ -253,7 +239,7 @@ static void put_winners(FILE *out, const tuner_log *log) {
 
 static void put_group(FILE *out, const group *g) {
     fputs("<h2>", out);
-    put_escaped(out, g->label);
+    cldsa_html_text(out, g->label);
     fprintf(out, ", %s</h2>\n", g->variant);
     put_failures(out, g);
     if (g->count < FEWEST_TRIALS || !isfinite(best_seconds(g)) || !*string(g->trials[0], "tunables"))
@@ -275,12 +261,8 @@ cldsa_status tuner_picture(const tuner_log *log, char path[4096]) {
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the picture of the search");
     }
     const cJSON *head = cJSON_GetArrayItem(log->records, 0);
-    fprintf(out,
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">"
-            "<title>Tuning</title><style>%s</style>\n<h1>",
-            style);
-    put_escaped(out, string(head, "device"));
-    fputs("</h1><p>Worth: how much slower the best candidate is that keeps the parameter's default. Range: between the "
+    cldsa_html_begin(out, "Tuning", string(head, "device"), "td:first-child,td.l{text-align:left}");
+    fputs("<p>Worth: how much slower the best candidate is that keeps the parameter's default. Range: between the "
           "parameter's best and worst value, the others chosen for each.</p>\n",
           out);
     put_winners(out, log);
@@ -290,6 +272,7 @@ cldsa_status tuner_picture(const tuner_log *log, char path[4096]) {
         free(groups[i].trials);
     }
     free(groups);
+    cldsa_html_end(out);
     if (fclose(out))
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the picture of the search");
     int stem = (int)strlen(log->path);

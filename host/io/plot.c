@@ -10,8 +10,12 @@
 #include <unistd.h>
 
 /* Colours that stay apart for colour-blind readers (Okabe and Ito). */
-static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444"};
+static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"};
 enum { NUM_COLOURS = sizeof colours / sizeof *colours };
+
+const char *cldsa_plot_colour(int colour) {
+    return colours[(colour - 1) % NUM_COLOURS];
+}
 
 /* Inside a gnuplot string: quotes and backslashes would end it. */
 static void put_text(FILE *out, const char *text) {
@@ -30,8 +34,20 @@ static void put_label(FILE *out, const char *what, const char *text) {
     fputc('\n', out);
 }
 
+static void put_series(FILE *out, const cldsa_plot *plot, int s) {
+    static const char *const styles[] = {"lines lw 2", "lines lw 1.5 dt 2", "points pt 7 ps 0.6"};
+    const cldsa_plot_series *series = &plot->series[s];
+    bool marked = plot->points && series->style == CLDSA_PLOT_LINE;
+    fprintf(out, "%s$data%d using 1:2 with %s lc rgb '%s' ", s ? ", " : "", s,
+            marked ? "linespoints lw 2 pt 7 ps 0.6" : styles[series->style],
+            cldsa_plot_colour(series->colour ? series->colour : s + 1));
+    fputs(series->name ? "title " : "notitle", out);
+    if (series->name)
+        put_text(out, series->name);
+}
+
 static void write_script(FILE *out, const cldsa_plot *plot) {
-    fputs("set terminal svg size 640,380 dynamic enhanced font 'sans-serif,12' background '#ffffff'\n"
+    fputs("set terminal svg size 640,380 dynamic enhanced font 'sans-serif,12'\n"
           "set key outside right noenhanced\nset grid lc rgb '#dddddd'\nset border 3\nset tics nomirror\n"
           "set title noenhanced\n",
           out);
@@ -42,6 +58,10 @@ static void write_script(FILE *out, const cldsa_plot *plot) {
         fputs("set logscale x 2\n", out);
     if (plot->log_y)
         fputs("set logscale y\n", out);
+    if (plot->x_format)
+        put_label(out, "format x", plot->x_format);
+    if (plot->y_format)
+        put_label(out, "format y", plot->y_format);
     for (int s = 0; s < plot->num_series; ++s) {
         const cldsa_plot_series *series = &plot->series[s];
         fprintf(out, "$data%d << END\n", s);
@@ -51,11 +71,8 @@ static void write_script(FILE *out, const cldsa_plot *plot) {
         fputs("END\n", out);
     }
     fputs("plot ", out);
-    for (int s = 0; s < plot->num_series; ++s) {
-        fprintf(out, "%s$data%d using 1:2 with %s lw 2 %s lc rgb '%s' title ", s ? ", " : "", s,
-                plot->points ? "linespoints" : "lines", plot->points ? "pt 7 ps 0.6" : "", colours[s % NUM_COLOURS]);
-        put_text(out, plot->series[s].name);
-    }
+    for (int s = 0; s < plot->num_series; ++s)
+        put_series(out, plot, s);
     fputc('\n', out);
 }
 

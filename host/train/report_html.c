@@ -1,5 +1,6 @@
 /* The HTML page: tables, verdicts, and curves drawn from the cells' metrics. One file, no network. */
 #include "host/train/report_html.h"
+#include "host/io/html.h"
 #include "host/io/json.h"
 #include "host/io/plot.h"
 #include "host/runtime/runtime.h"
@@ -10,35 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char style[] =
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
-    "th,td{white-space:nowrap;padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}th{border-bottom:2px solid #888}"
-    "td:nth-child(2),th:nth-child(2){text-align:left}.plots{display:flex;flex-wrap:wrap;gap:1em}"
-    ".plots svg{width:520px;height:auto;max-width:100%}.scroll{overflow-x:auto}";
-
-static void put_escaped(FILE *out, const char *text) {
-    for (; *text; ++text)
-        switch (*text) {
-        case '<':
-            fputs("&lt;", out);
-            break;
-        case '>':
-            fputs("&gt;", out);
-            break;
-        case '&':
-            fputs("&amp;", out);
-            break;
-        default:
-            fputc(*text, out);
-        }
-}
-
 static void put_header(FILE *out, const char *const *titles, int count) {
     fputs("<div class=scroll><table><tr>", out);
     for (int i = 0; i < count; ++i) {
-        fputs("<th>", out);
-        put_escaped(out, titles[i]);
+        cldsa_html_element(out, "th", titles[i]);
     }
     fputs("</tr>\n", out);
 }
@@ -46,8 +22,7 @@ static void put_header(FILE *out, const char *const *titles, int count) {
 static void put_row(FILE *out, const cldsa_table_text *row) {
     fputs("<tr>", out);
     for (int i = 0; i < row->columns; ++i) {
-        fputs("<td>", out);
-        put_escaped(out, row->cell[i]);
+        cldsa_html_element(out, "td", row->cell[i]);
     }
     fputs("</tr>\n", out);
 }
@@ -162,7 +137,8 @@ static void put_plot(FILE *out, const cldsa_experiment_config *config, const cld
         curves[v] = read_curve(config, result, length, v, what);
         if (what == TRAIN_LOSS)
             smooth(&curves[v]);
-        series[v] = (cldsa_plot_series){config->variants[v], curves[v].x, curves[v].sum, curves[v].used};
+        series[v] = (cldsa_plot_series){
+            .name = config->variants[v], .x = curves[v].x, .y = curves[v].sum, .count = curves[v].used};
     }
     char title[64], *svg;
     snprintf(title, sizeof title, "S = %d", length);
@@ -176,9 +152,7 @@ static void put_plot(FILE *out, const cldsa_experiment_config *config, const cld
         fputs(svg, out);
         free(svg);
     } else {
-        fputs("<p>", out);
-        put_escaped(out, cldsa_error_message());
-        fputs("</p>", out);
+        cldsa_html_element(out, "p", cldsa_error_message());
     }
     for (int v = 0; v < config->num_variants; ++v) {
         free(curves[v].x);
@@ -218,8 +192,7 @@ static void put_tables(FILE *out, const cldsa_experiment_config *config, const c
     fputs("</table></div><ul>\n", out);
     for (int i = 0; i < result->num_comparisons; ++i) {
         cldsa_report_verdict(config, &result->comparisons[i], line, sizeof line);
-        fputs("<li>", out);
-        put_escaped(out, line);
+        cldsa_html_element(out, "li", line);
     }
     fputs("</ul>\n", out);
 }
@@ -231,16 +204,14 @@ cldsa_status cldsa_report_html(const cldsa_experiment_config *config, const clds
     if (!out)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "report: out of memory");
     char line[1024];
-    fprintf(out,
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">"
-            "<title>Adaptive sparsity: %s</title><style>%s</style>\n<h1>Dense, fixed and adaptive sparsity</h1><p>",
-            cldsa_recipe_names[config->recipe], style);
+    snprintf(line, sizeof line, "Adaptive sparsity: %s", cldsa_recipe_names[config->recipe]);
+    cldsa_html_begin(out, line, "Dense, fixed and adaptive sparsity");
     cldsa_report_heading(config, result, line, sizeof line);
-    put_escaped(out, line);
-    fputs("</p>\n", out);
+    cldsa_html_element(out, "p", line);
     put_tables(out, config, result);
     put_plots(out, config, result, "Training loss", TRAIN_LOSS);
     put_plots(out, config, result, "Validation loss", VALIDATION_LOSS);
     put_plots(out, config, result, "Keys kept per row, mean over layers", MEAN_K);
+    cldsa_html_end(out);
     return fclose(out) ? cldsa_fail(CLDSA_OUT_OF_MEMORY, "report: out of memory") : CLDSA_SUCCESS;
 }

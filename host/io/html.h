@@ -1,0 +1,19 @@
+/*
+ * Pages of HTML that stand alone: one file, no network, no scripts, legible in light and dark and on paper.
+ */
+#ifndef CLDSA_HTML_H
+#define CLDSA_HTML_H
+
+#include <stdio.h>
+
+/* Head with the style that all pages share, and the heading. Style: tables in .scroll, plots in .plots, .muted. */
+void cldsa_html_begin(FILE *out, const char *title, const char *heading);
+void cldsa_html_end(FILE *out);
+
+/* Text with what HTML would take as markup escaped; also within quoted attributes. */
+void cldsa_html_text(FILE *out, const char *text);
+
+/* <tag>text</tag>; the tag may have attributes: "td class=muted". */
+void cldsa_html_element(FILE *out, const char *tag, const char *text);
+
+#endif
