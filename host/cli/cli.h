@@ -75,6 +75,7 @@ void cli_session_close(cli_session *session);
 
 /* ---- the subcommands ------------------------------------------------------------------------------------------- */
 
-extern const cli_command cli_devices, cli_op, cli_check, cli_train, cli_experiment, cli_bench, cli_compare, cli_tune;
+extern const cli_command cli_devices, cli_op, cli_check, cli_train, cli_experiment, cli_bench, cli_report_command,
+    cli_compare, cli_tune;
 
 #endif

@@ -5,7 +5,8 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &cli_devices, &cli_op, &cli_check, &cli_train, &cli_experiment, &cli_bench, &cli_compare, &cli_tune,
+    &cli_devices,        &cli_op,      &cli_check, &cli_train, &cli_experiment, &cli_bench,
+    &cli_report_command, &cli_compare, &cli_tune,
 };
 
 enum { NUM_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -18,8 +18,8 @@ static const char style[] =
     "th,td{padding:.3em .7em;border-bottom:1px solid "
     "var(--rule);text-align:right;vertical-align:top;white-space:nowrap}"
     "th{border-bottom:2px solid var(--soft);vertical-align:bottom}th[scope=row]{border-bottom:1px solid var(--rule);"
-    "font-weight:inherit}\n"
-    "td:nth-child(2),th:nth-child(2){text-align:left}.scroll{overflow-x:auto}\n"
+    "font-weight:inherit;vertical-align:top}\n"
+    "th:first-child{text-align:left}.scroll{overflow-x:auto}\n"
     ".plots{display:flex;flex-wrap:wrap;gap:1em}.plots svg{width:560px;height:auto;max-width:100%}\n"
     "svg text{fill:var(--ink)}svg [stroke=black],svg [stroke='rgb(  0,   0,   0)']{stroke:var(--ink)}"
     "svg [color='#dddddd'] path,svg [stroke='rgb(221, 221, 221)']{stroke:var(--rule)}\n"
@@ -44,11 +44,11 @@ void cldsa_html_element(FILE *out, const char *tag, const char *text) {
     fprintf(out, "</%.*s>", (int)strcspn(tag, " "), tag);
 }
 
-void cldsa_html_begin(FILE *out, const char *title, const char *heading) {
+void cldsa_html_begin(FILE *out, const char *title, const char *heading, const char *more) {
     fputs("<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">",
           out);
     cldsa_html_element(out, "title", title);
-    fprintf(out, "<style>%s</style>\n", style);
+    fprintf(out, "<style>%s%s</style>\n", style, more);
     cldsa_html_element(out, "h1", heading);
     fputc('\n', out);
 }

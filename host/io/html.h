@@ -6,8 +6,11 @@
 
 #include <stdio.h>
 
-/* Head with the style that all pages share, and the heading. Style: tables in .scroll, plots in .plots, .muted. */
-void cldsa_html_begin(FILE *out, const char *title, const char *heading);
+/*
+ * Head with the style that all pages share and `more` of the page's own, and the heading. The shared style knows tables
+ * (in .scroll; first cells of rows are th scope=row), .plots, .muted, and colours as variables (html.c).
+ */
+void cldsa_html_begin(FILE *out, const char *title, const char *heading, const char *more);
 void cldsa_html_end(FILE *out);
 
 /* Text with what HTML would take as markup escaped; also within quoted attributes. */

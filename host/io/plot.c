@@ -47,9 +47,9 @@ static void put_series(FILE *out, const cldsa_plot *plot, int s) {
 }
 
 static void write_script(FILE *out, const cldsa_plot *plot) {
-    fputs("set terminal svg size 640,380 dynamic enhanced font 'sans-serif,12'\n"
-          "set key outside right noenhanced\nset grid lc rgb '#dddddd'\nset border 3\nset tics nomirror\n"
-          "set title noenhanced\n",
+    fputs("set terminal svg size 600,400 dynamic enhanced font 'sans-serif,12'\n"
+          "set key tmargin center horizontal noenhanced\nset grid lc rgb '#dddddd'\nset border 3\nset tics nomirror\n"
+          "set title noenhanced font ',14'\n",
           out);
     put_label(out, "title", plot->title);
     put_label(out, "xlabel", plot->x_label);
