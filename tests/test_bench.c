@@ -86,7 +86,7 @@ static void presets_are_found(void **state) {
     assert_int_equal(bench_find_preset("gpv", true, &preset), CLDSA_NOT_FOUND);
     assert_non_null(strstr(cldsa_error_message(), "did you mean gpu"));
     assert_int_equal(bench_find_preset("something else", true, &preset), CLDSA_NOT_FOUND);
-    assert_non_null(strstr(cldsa_error_message(), "known are cpu, gpu, experiment, dsa-prefill"));
+    assert_non_null(strstr(cldsa_error_message(), "known are cpu, gpu, experiment, memory, dsa-prefill"));
 }
 
 static void quantiles(void **state) {
