@@ -108,7 +108,7 @@ typedef struct bench_op_row {
     char variant[32], tunables[BENCH_TEXT];
     bench_samples samples; /* seconds per call */
     double flops, bytes;   /* per call: useful arithmetic, compulsory traffic */
-    double working_set;    /* bytes of all its tensors */
+    double working_set;    /* bytes of its tensors, or what it touches of them */
     bench_roofline roofline;
     size_t workspace;           /* bytes given, the preferred size */
     double error, worst_abs;    /* of what is allowed; largest |got - want| of the floats */

@@ -29,7 +29,10 @@
 #define GEMM_NT(M, N, K) GEMM_CASE(M, N, K, "nt", "M K", "N K", NULL, NULL)
 #define GEMM_TN(M, N, K) GEMM_CASE(M, N, K, "tn", "K M", "K N", NULL, NULL)
 
-/* DSA's form: one key head, a weight per query. */
+/*
+ * DSA's form: one key head, a weight per query. The weights are positive: a sum of 64 heads that cancel has no
+ * meaningful relative error.
+ */
 #define SCORES_DSA(S, T, dtype, range_)                                                                                \
     {                                                                                                                  \
         .op = "indexer_scores",                                                                                        \
@@ -37,6 +40,7 @@
                  .params = "range=" range_,                                                                            \
                  .shapes = "w=B S H",                                                                                  \
                  .dtypes = "q=" dtype " k=" dtype,                                                                     \
+                 .fill = "w=positive",                                                                                 \
                  PERIOD},                                                                                              \
         .check_dims = "B=1 S=37 T=133 H=64 Hk=1 D=128"                                                                 \
     }

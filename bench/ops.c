@@ -47,6 +47,8 @@ static cldsa_status plan(ops_suite *suite, const cldsa_op *op, const bench_place
     row->flops = op->flops ? op->flops(&run) : 0;
     row->bytes = op->bytes ? op->bytes(&run) : 0;
     row->working_set = bench_place_bytes(on);
+    if (row->bytes > 0 && row->bytes < row->working_set) /* only some keys are touched */
+        row->working_set = row->bytes;
     return cldsa_op_workspace(suite->ctx, op, on->work.args, &row->workspace, NULL);
 }
 

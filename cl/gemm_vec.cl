@@ -67,7 +67,7 @@ typedef __global const ELEM(B_DTYPE) *b_ptr;
         float16 sum[rows][vectors];                                                                                    \
         _Pragma("unroll") for (int i = 0; i < rows; ++i)                                                               \
             _Pragma("unroll") for (int v = 0; v < vectors; ++v) sum[i][v] = (float16)(0.0f);                           \
-        _Pragma("unroll 2") for (int k = 0; k < kc; ++k)                                                               \
+        for (int k = 0; k < kc; ++k)                                                                                   \
         {                                                                                                              \
             float16 b[vectors];                                                                                        \
             _Pragma("unroll") for (int v = 0; v < vectors; ++v) b[v] = vload16(v, panel + k * NR);                     \

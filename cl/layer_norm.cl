@@ -222,7 +222,7 @@ layer_norm_simt(__global const float *x_, ulong x_off, __global const float *res
 
 // First WG / ROWS lanes per row find the row's two averages; then a lane per column walks the rows, so that reads are
 // coalesced and the column's partial sums stay in registers.
-#define LANES (WG / ROWS)
+#define LANES (WG > ROWS ? WG / ROWS : 1) // simt; in builds for vec ROWS may be more than WG
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 layer_norm_backward_simt(__global const float *x_, ulong x_off, __global const float *weight, ulong weight_off,

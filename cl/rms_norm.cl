@@ -117,7 +117,7 @@ rms_norm_simt(__global const float *x, ulong x_off, __global const float *weight
 }
 
 // First WG / ROWS lanes per row find the row's average, then a lane per column walks the rows.
-#define LANES (WG / ROWS)
+#define LANES (WG > ROWS ? WG / ROWS : 1) // simt; in builds for vec ROWS may be more than WG
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 rms_norm_backward_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off,

@@ -301,11 +301,20 @@ static double pairs(const cldsa_run *run) {
 static double flops(const cldsa_run *run) {
     return 2 * pairs(run) * (double)(run->dims[SPARSE_D] + run->dims[SPARSE_DV]);
 }
+double cldsa_sparse_key_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in) {
+    const int64_t *d = run->dims;
+    double named = (double)d[SPARSE_S] * (double)d[SPARSE_K];
+    double rows = (double)(d[SPARSE_B] * d[SPARSE_HK]) * (named < (double)d[SPARSE_T] ? named : (double)d[SPARSE_T]);
+    return rows * (double)(d[SPARSE_D] + (in->v.mem ? d[SPARSE_DV] : 0)) * (double)cldsa_dtype_size(in->k.dtype);
+}
 static double bytes(const cldsa_run *run) {
     const int64_t *d = run->dims;
-    double rows = (double)(d[SPARSE_B] * d[SPARSE_S]), keys = (double)(d[SPARSE_B] * d[SPARSE_T] * d[SPARSE_HK]);
-    return 4 * (rows * (double)(d[SPARSE_H] * (d[SPARSE_D] + d[SPARSE_DV] + 1) + d[SPARSE_K]) +
-                keys * (double)(d[SPARSE_D] + d[SPARSE_DV]));
+    const cldsa_sparse_attention_args *a = run->args;
+    const cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
+    double rows = (double)(d[SPARSE_B] * d[SPARSE_S]);
+    double heads = (double)cldsa_dtype_size(a->q.dtype) * (double)d[SPARSE_D] +
+                   (double)cldsa_dtype_size(a->out.dtype) * (double)d[SPARSE_DV] + (a->lse.mem ? 4 : 0);
+    return rows * ((double)d[SPARSE_H] * heads + 4 * (double)d[SPARSE_K]) + cldsa_sparse_key_bytes(run, &in);
 }
 
 static int choose(const cldsa_run *run) {

@@ -28,6 +28,9 @@ static inline int64_t cldsa_sparse_group(const cldsa_run *run) {
     return run->dims[SPARSE_H] / run->dims[SPARSE_HK];
 }
 
+/* Bytes of the keys and values that the selection can name: at most S K rows per kv head. */
+double cldsa_sparse_key_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in);
+
 /* Appends what every kernel of this operation is built with. */
 void cldsa_sparse_options(const cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, int heads, char *options);
 

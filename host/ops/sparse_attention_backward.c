@@ -332,11 +332,16 @@ static double flops(const cldsa_run *run) {
     double pairs = (double)d[SPARSE_B] * (double)d[SPARSE_S] * (double)d[SPARSE_H] * (double)d[SPARSE_K];
     return 2 * pairs * (double)(3 * d[SPARSE_D] + 2 * d[SPARSE_DV]);
 }
+/* Of the keys' gradients all rows are written. */
 static double bytes(const cldsa_run *run) {
     const int64_t *d = run->dims;
+    const cldsa_sparse_attention_backward_args *a = run->args;
+    const cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
     double rows = (double)(d[SPARSE_B] * d[SPARSE_S]), keys = (double)(d[SPARSE_B] * d[SPARSE_T] * d[SPARSE_HK]);
-    return 4 * (rows * (double)(d[SPARSE_H] * (2 * d[SPARSE_D] + 2 * d[SPARSE_DV] + 1) + d[SPARSE_K]) +
-                2 * keys * (double)(d[SPARSE_D] + d[SPARSE_DV]));
+    double heads =
+        (double)cldsa_dtype_size(a->q.dtype) * (double)d[SPARSE_D] + 4 * (double)(d[SPARSE_D] + 2 * d[SPARSE_DV] + 1);
+    return rows * ((double)d[SPARSE_H] * heads + 4 * (double)d[SPARSE_K]) + cldsa_sparse_key_bytes(run, &in) +
+           4 * keys * (double)(d[SPARSE_D] + (a->v.mem ? d[SPARSE_DV] : 0));
 }
 
 static int choose(const cldsa_run *run) {
