@@ -106,9 +106,14 @@ typedef struct bench_op_row {
     bench_status status;
     char reason[2 * BENCH_TEXT];
     char variant[32], tunables[BENCH_TEXT];
+    char tuning[16];       /* where they came from: "none", "vendor", "architecture", "exact" or "forced" */
+    char tuned_from[64];   /* the same for people */
     bench_samples samples; /* seconds per call */
-    double flops, bytes;   /* per call: useful arithmetic, compulsory traffic */
-    double working_set;    /* bytes of its tensors, or what it touches of them */
+    bool has_default;      /* defaults were measured in turn with the above */
+    char default_variant[32], default_tunables[BENCH_TEXT];
+    bench_samples default_samples;
+    double flops, bytes; /* per call: useful arithmetic, compulsory traffic */
+    double working_set;  /* bytes of its tensors, or what it touches of them */
     bench_roofline roofline;
     size_t workspace;           /* bytes given, the preferred size */
     double error, worst_abs;    /* of what is allowed; largest |got - want| of the floats */
@@ -181,6 +186,7 @@ typedef struct bench_ops_options {
     double budget;                                    /* seconds of measuring per row */
     const struct bench_peaks *peaks;                  /* for the roofline; NULL: none */
     bool profile;                                     /* device time per kernel too */
+    bool gain;                                        /* measure with defaults too */
     const bench_peer_paths *peers;                    /* NULL: none */
     void (*row)(void *user, const bench_op_row *row); /* as each is done */
     void *user;

@@ -82,6 +82,21 @@ static cJSON *roofline_json(const bench_op_row *row) {
     return out;
 }
 
+static cJSON *tuning_json(const bench_op_row *row) {
+    cJSON *out = cJSON_CreateObject();
+    cJSON_AddStringToObject(out, "match", row->tuning);
+    cJSON_AddStringToObject(out, "from", row->tuned_from);
+    return out;
+}
+
+static cJSON *default_json(const bench_op_row *row) {
+    cJSON *out = cJSON_CreateObject();
+    cJSON_AddStringToObject(out, "variant", row->default_variant);
+    cJSON_AddStringToObject(out, "tunables", row->default_tunables);
+    cJSON_AddItemToObject(out, "seconds", bench_statistics_json(&row->default_samples));
+    return out;
+}
+
 cJSON *bench_op_row_json(const bench_op_row *row) {
     char dtype[16];
     bench_op_row_dtype(row, dtype);
@@ -96,6 +111,8 @@ cJSON *bench_op_row_json(const bench_op_row *row) {
     bench_add_status(out, row->status, row->reason);
     cJSON_AddStringToObject(out, "variant", row->variant);
     cJSON_AddStringToObject(out, "tunables", row->tunables);
+    if (*row->tuning)
+        cJSON_AddItemToObject(out, "tuning", tuning_json(row));
     if (row->samples.count) {
         double median = bench_samples_quantile(&row->samples, 0.5);
         cJSON_AddItemToObject(out, "seconds", bench_statistics_json(&row->samples));
@@ -106,6 +123,10 @@ cJSON *bench_op_row_json(const bench_op_row *row) {
         cJSON_AddNumberToObject(out, "error_of_allowed", row->error);
         cJSON_AddNumberToObject(out, "worst_abs_error", row->worst_abs);
         cJSON_AddStringToObject(out, "checked_at", row->checked);
+    }
+    if (row->default_samples.count) {
+        cJSON_AddItemToObject(out, "default", default_json(row));
+        cJSON_AddNumberToObject(out, "gain", bench_ratio(&row->samples, &row->default_samples, true));
     }
     cJSON_AddNumberToObject(out, "workspace_bytes", (double)row->workspace);
     add_peers(out, row->peers, row->num_peers, &row->samples, true);

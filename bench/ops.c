@@ -1,6 +1,7 @@
 /* The suite of operations: every case of a preset, timed, compared with the reference, beside its peers. */
 #include "bench/peak.h"
 #include "bench/place.h"
+#include "host/ops/tuning.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@ static const double warm_up_seconds = 0.2;
 typedef struct ops_suite {
     const bench_ops_options *options;
     cldsa_context *ctx;
+    cldsa_context *untuned; /* with --gain: knows no tuning database */
     cl_command_queue queue;
     bool on_cpu;
     bench_op_peers peers;
@@ -39,17 +41,35 @@ static cldsa_status check(ops_suite *suite, bench_op_row *row) {
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
+static void describe_tuning(const cldsa_run *run, bench_op_row *row) {
+    static const char *const names[] = {"none", "vendor", "architecture", "exact"};
+    bool forced = strcmp(run->tuned_from, "forced") == 0;
+    snprintf(row->tuning, sizeof row->tuning, "%s", forced ? "forced" : names[run->match]);
+    snprintf(row->tuned_from, sizeof row->tuned_from, "%s", run->tuned_from);
+}
+
 static cldsa_status plan(ops_suite *suite, const cldsa_op *op, const bench_placed *on, bench_op_row *row) {
     cldsa_run run;
     CLDSA_TRY(cldsa_op_plan(suite->ctx, op, on->work.args, &run));
     snprintf(row->variant, sizeof row->variant, "%s", run.variant->name);
     bench_describe_tunables(&run, row->tunables, sizeof row->tunables);
+    describe_tuning(&run, row);
     row->flops = op->flops ? op->flops(&run) : 0;
     row->bytes = op->bytes ? op->bytes(&run) : 0;
     row->working_set = bench_place_bytes(on);
     if (row->bytes > 0 && row->bytes < row->working_set) /* only some keys are touched */
         row->working_set = row->bytes;
+    if (suite->untuned) {
+        CLDSA_TRY(cldsa_op_plan(suite->untuned, op, on->work.args, &run));
+        row->has_default = true;
+        snprintf(row->default_variant, sizeof row->default_variant, "%s", run.variant->name);
+        bench_describe_tunables(&run, row->default_tunables, sizeof row->default_tunables);
+    }
     return cldsa_op_workspace(suite->ctx, op, on->work.args, &row->workspace, NULL);
+}
+
+static bool is_default(const bench_op_row *row) {
+    return strcmp(row->variant, row->default_variant) == 0 && strcmp(row->tunables, row->default_tunables) == 0;
 }
 
 /* Once more on a context of its own that keeps every kernel's time. */
@@ -71,17 +91,49 @@ static cldsa_status profile(ops_suite *suite, bench_placed *on, bench_op_row *ro
     return status;
 }
 
+/* Forces the row's variant and tunables, or the default ones, and gives them their workspace. */
+static cldsa_status take(ops_suite *suite, bench_placed *on, const bench_op_row *row, bool by_default) {
+    CLDSA_TRY(cldsa_op_force(suite->ctx, on->work.op, by_default ? row->default_variant : row->variant,
+                             by_default ? row->default_tunables : row->tunables));
+    return bench_place_workspace(on);
+}
+
+static cldsa_status time_round(ops_suite *suite, bench_placed *on, bench_samples *samples) {
+    bench_task task = {.enqueue = bench_place_enqueue, .user = on, .call = bench_place_call(on)};
+    CLDSA_TRY(bench_warm_up(&task, warm_up_seconds / 4));
+    return bench_measure(&task, suite->on_cpu, suite->options->budget / ROUNDS, samples);
+}
+
+/* The tuned call, the same with defaults, and the peers, in turn. */
 static cldsa_status time_case(ops_suite *suite, bench_placed *on, bench_op_row *row) {
     const bench_ops_options *options = suite->options;
     bench_task task = {.enqueue = bench_place_enqueue, .user = on, .call = bench_place_call(on)};
     CLDSA_TRY(bench_warm_up(&task, warm_up_seconds));
     CLDSA_TRY(bench_place_check_written(on));
+    bool in_turn = row->has_default && !is_default(row);
     for (int round = 0; round < ROUNDS; ++round) {
-        CLDSA_TRY(bench_warm_up(&task, warm_up_seconds / 4));
-        CLDSA_TRY(bench_measure(&task, suite->on_cpu, options->budget / ROUNDS, &row->samples));
+        CLDSA_TRY(time_round(suite, on, &row->samples));
+        if (in_turn) {
+            CLDSA_TRY(take(suite, on, row, true));
+            CLDSA_TRY(time_round(suite, on, &row->default_samples));
+            CLDSA_TRY(take(suite, on, row, false));
+        }
         bench_op_peers_ask(&suite->peers, options->budget / ROUNDS, row);
     }
+    for (size_t i = 0; row->has_default && !in_turn && i < row->samples.count; ++i)
+        bench_samples_add(&row->default_samples, row->samples.values[i]);
     return options->profile ? profile(suite, on, row) : CLDSA_SUCCESS;
+}
+
+static cldsa_status check_both(ops_suite *suite, bench_placed *on, bench_op_row *row) {
+    if (row->has_default && !is_default(row)) {
+        CLDSA_TRY(take(suite, on, row, true));
+        cldsa_status status = check(suite, row);
+        if (status != CLDSA_SUCCESS)
+            return cldsa_fail_prefix(status, "with defaults");
+    }
+    CLDSA_TRY(take(suite, on, row, false));
+    return check(suite, row);
 }
 
 static cldsa_status measure_case(ops_suite *suite, const cldsa_op *op, bench_op_row *row) {
@@ -90,9 +142,7 @@ static cldsa_status measure_case(ops_suite *suite, const cldsa_op *op, bench_op_
     if (status == CLDSA_SUCCESS)
         status = plan(suite, op, &on, row);
     if (status == CLDSA_SUCCESS)
-        status = cldsa_op_force(suite->ctx, op, row->variant, row->tunables);
-    if (status == CLDSA_SUCCESS)
-        status = check(suite, row);
+        status = check_both(suite, &on, row);
     if (status == CLDSA_SUCCESS)
         status = time_case(suite, &on, row);
     if (status == CLDSA_SUCCESS && suite->options->peaks)
@@ -119,6 +169,7 @@ static void run_case(ops_suite *suite, const bench_case *test) {
     if (status != CLDSA_SUCCESS) {
         snprintf(row.reason, sizeof row.reason, "%s", cldsa_error_message());
         bench_samples_free(&row.samples);
+        bench_samples_free(&row.default_samples);
     }
     options->row(options->user, &row);
     bench_op_row_free(&row);
@@ -126,6 +177,7 @@ static void run_case(ops_suite *suite, const bench_case *test) {
 
 void bench_op_row_free(bench_op_row *row) {
     bench_samples_free(&row->samples);
+    bench_samples_free(&row->default_samples);
     for (int i = 0; i < row->num_peers; ++i)
         bench_samples_free(&row->peers[i].samples);
     free(row->kernels);
@@ -138,17 +190,34 @@ static bool wanted(const bench_ops_options *options, const bench_case *test) {
     return options->num_ops == 0;
 }
 
+static cldsa_status open_suite(ops_suite *suite) {
+    cl_context context = cldsa_context_cl(suite->ctx);
+    cl_device_id device = cldsa_context_device(suite->ctx);
+    cl_int code;
+    suite->queue = clCreateCommandQueue(context, device, CL_QUEUE_PROFILING_ENABLE, &code);
+    CLDSA_TRY(check_cl(code, "clCreateCommandQueue"));
+    if (!suite->options->gain)
+        return CLDSA_SUCCESS;
+    CLDSA_TRY(cldsa_context_create(context, device, NULL, &suite->untuned));
+    return cldsa_tuning_use(suite->untuned, "");
+}
+
+static void close_suite(ops_suite *suite) {
+    cldsa_context_destroy(suite->untuned);
+    if (suite->queue)
+        clReleaseCommandQueue(suite->queue);
+}
+
 cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options) {
     ops_suite suite = {.options = options, .ctx = ctx, .on_cpu = cldsa_context_capabilities(ctx)->is_cpu};
-    cl_int code;
-    suite.queue =
-        clCreateCommandQueue(cldsa_context_cl(ctx), cldsa_context_device(ctx), CL_QUEUE_PROFILING_ENABLE, &code);
-    CLDSA_TRY(check_cl(code, "clCreateCommandQueue"));
-    bench_op_peers_start(options->peers, suite.on_cpu, &suite.peers);
-    for (size_t i = 0; i < options->preset->count; ++i)
-        if (wanted(options, &options->preset->cases[i]))
-            run_case(&suite, &options->preset->cases[i]);
-    bench_op_peers_stop(&suite.peers);
-    clReleaseCommandQueue(suite.queue);
-    return CLDSA_SUCCESS;
+    cldsa_status status = open_suite(&suite);
+    if (status == CLDSA_SUCCESS) {
+        bench_op_peers_start(options->peers, suite.on_cpu, &suite.peers);
+        for (size_t i = 0; i < options->preset->count; ++i)
+            if (wanted(options, &options->preset->cases[i]))
+                run_case(&suite, &options->preset->cases[i]);
+        bench_op_peers_stop(&suite.peers);
+    }
+    close_suite(&suite);
+    return status;
 }

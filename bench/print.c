@@ -80,6 +80,10 @@ void bench_op_row_print(const bench_op_row *row) {
     else
         printf(" %6s %-8s", "-", "-");
     printf(" %9.1f %8.2g\n", (double)row->workspace / (1 << 20), row->error);
+    if (row->default_samples.count)
+        printf("    %-24s %9.3f ms, tuning gains %.2f x (%s)\n", "with defaults",
+               1e3 * bench_samples_quantile(&row->default_samples, 0.5),
+               bench_ratio(&row->samples, &row->default_samples, true), row->tuned_from);
     print_peers(row->peers, row->num_peers, &row->samples, true);
     for (size_t i = 0; i < row->num_kernels; ++i)
         printf("    %-60s %5llu x %10.3f ms\n", row->kernels[i].name, (unsigned long long)row->kernels[i].launches,

@@ -49,7 +49,7 @@ static const key system_keys[] = {{"date", TEXT, ALWAYS},
                                   {"compiler", TEXT, ALWAYS},
                                   {"host", OBJECT, ALWAYS},
                                   {"clocks", OBJECT, ALWAYS},
-                                  {"tuning", OBJECT, OPTIONAL},
+                                  {"tuned_here", FLAG, ALWAYS},
                                   {0}};
 
 static const key peaks_keys[] = {
@@ -237,9 +237,6 @@ static cldsa_status check_row(const cJSON *row, const char *where) {
 
 static cldsa_status check_system(const cJSON *system) {
     CLDSA_TRY(check_keys(system, system_keys, true, "system"));
-    const cJSON *tuning = cJSON_GetObjectItemCaseSensitive(system, "tuning");
-    if (tuning)
-        CLDSA_TRY(check_keys(tuning, tuning_keys, true, "system.tuning"));
     const cJSON *peaks = cJSON_GetObjectItemCaseSensitive(system, "peaks");
     if (!peaks || cJSON_IsNull(peaks))
         return CLDSA_SUCCESS;

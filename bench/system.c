@@ -1,5 +1,6 @@
 /* On what a result was measured. */
 #include "bench/peak.h"
+#include "host/ops/tuning.h"
 
 #include <cldsa/cldsa.h>
 #include <stdio.h>
@@ -102,6 +103,8 @@ cJSON *bench_system_json(cldsa_context *ctx, const bench_peaks *peaks) {
     cJSON_AddStringToObject(out, "cldsa", text);
     add_device(out, ctx);
     cJSON_AddStringToObject(out, "compiler", CLDSA_BUILD_OPTIONS);
+    char path[4096];
+    cJSON_AddBoolToObject(out, "tuned_here", cldsa_tuning_user_path(path, sizeof path) && access(path, R_OK) == 0);
     cJSON_AddItemToObject(out, "host", host_json());
     cJSON_AddItemToObject(out, "clocks", clocks_json());
     cJSON_AddItemToObject(out, "peaks", peaks ? bench_peaks_json(peaks) : cJSON_CreateNull());

@@ -142,6 +142,42 @@ static void operations_have_a_roofline(void **state) {
     cJSON_Delete(document);
 }
 
+/* Forced tunables stand for tuned ones: the defaults are measured in turn with them. */
+static void gain_is_against_defaults(void **state) {
+    (void)state;
+    cJSON *document;
+    cli_run("bench ops rms_norm --preset dsa-decode --budget 0.02 --gain --out '%s' --variant vec --tune ROWS=2",
+            cli_path("gain.json"));
+    cli_assert_ok();
+    assert_int_equal(bench_load(cli_path("gain.json"), &document), CLDSA_SUCCESS);
+    const cJSON *row = cJSON_GetArrayItem(rows_of(document), 0);
+    const cJSON *usual = cJSON_GetObjectItemCaseSensitive(row, "default");
+    assert_string_equal(text(cJSON_GetObjectItemCaseSensitive(row, "tuning"), "match"), "forced");
+    assert_string_not_equal(text(row, "tunables"), text(usual, "tunables"));
+    double own = number(cJSON_GetObjectItemCaseSensitive(row, "seconds"), "median");
+    double other = number(cJSON_GetObjectItemCaseSensitive(usual, "seconds"), "median");
+    assert_true(own > 0 && other > 0 && fabs(number(row, "gain") / (other / own) - 1) < 1e-9);
+    cJSON_Delete(document);
+}
+
+/* Nothing is silently absent: what cannot run has a row with the reason. */
+static void failures_have_reasons(void **state) {
+    (void)state;
+    cJSON *document;
+    cli_run("bench ops rms_norm --preset dsa-decode --budget 0.02 --out '%s' --variant nonsense",
+            cli_path("failed.json"));
+    assert_int_equal(cli_result.code, 1);
+    assert_int_equal(bench_load(cli_path("failed.json"), &document), CLDSA_SUCCESS);
+    const cJSON *row = cJSON_GetArrayItem(rows_of(document), 0);
+    assert_string_equal(text(row, "status"), "error");
+    assert_non_null(strstr(text(row, "reason"), "nonsense"));
+    assert_null(cJSON_GetObjectItemCaseSensitive(row, "seconds"));
+    cJSON_Delete(document);
+    assert_int_equal(bench_status_of(CLDSA_UNSUPPORTED), BENCH_UNSUPPORTED);
+    assert_int_equal(bench_status_of(CL_MEM_OBJECT_ALLOCATION_FAILURE), BENCH_SKIPPED);
+    assert_int_equal(bench_status_of(CLDSA_CHECK_FAILED), BENCH_ERROR);
+}
+
 static void files_round_trip(void **state) {
     (void)state;
     char path[CLI_PATH_SIZE];
@@ -244,6 +280,8 @@ int main(void) {
         cmocka_unit_test(peaks_are_sane),
         cmocka_unit_test(levels_never_rise),
         cmocka_unit_test(operations_have_a_roofline),
+        cmocka_unit_test(gain_is_against_defaults),
+        cmocka_unit_test(failures_have_reasons),
         cmocka_unit_test(files_round_trip),
         cmocka_unit_test(missing_keys_are_named),
         cmocka_unit_test(other_files_are_refused),

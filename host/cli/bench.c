@@ -64,6 +64,7 @@ static int run_ops(bench_run *run) {
                                .tunables = options->tune,
                                .budget = options->budget,
                                .profile = options->profile,
+                               .gain = options->gain,
                                .peaks = &run->peaks,
                                .peers = options->peers ? &options->paths : NULL,
                                .row = show_op,
@@ -137,7 +138,7 @@ static cJSON *run_json(const bench_run *run) {
         cJSON_AddStringToObject(out, "preset", run->preset->name);
     cJSON_AddNumberToObject(out, "budget", options->budget);
     cJSON_AddBoolToObject(out, "peers", options->peers);
-    cJSON_AddBoolToObject(out, "gain", false);
+    cJSON_AddBoolToObject(out, "gain", options->gain);
     return out;
 }
 

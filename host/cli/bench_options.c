@@ -12,6 +12,7 @@ enum {
     KEY_TUNE,
     KEY_BUDGET,
     KEY_PROFILE,
+    KEY_GAIN,
     KEY_LENGTHS,
     KEY_VARIANTS,
     KEY_BATCH,
@@ -39,6 +40,7 @@ const cli_option bench_options_table[] = {
     {KEY_BATCH, "batch", "N", "train: sequences per step (default 8)"},
     {KEY_STEPS, "steps", "N", "train: measured steps per cell (default 20 on CPUs, 200 elsewhere)"},
     {KEY_HERE, "here", NULL, "train: all cells in this process (peak memory is then not the cell's own)"},
+    {KEY_GAIN, "gain", NULL, "ops: measure defaults in turn with what the tuning database gives"},
     {KEY_PROFILE, "profile", NULL, "device time per kernel under each row"},
     {KEY_PEERS, "peers", NULL, "measure the peers in the same run: PyTorch, and OpenBLAS for gemm on CPUs"},
     {KEY_PYTHON, "python", "PATH", "an interpreter with PyTorch (default $CLDSA_PEER_PYTHON, then python3)"},
@@ -98,6 +100,9 @@ static int take(void *user, int key, const char *value) {
         return CLI_GO;
     case KEY_PROFILE:
         options->profile = true;
+        return CLI_GO;
+    case KEY_GAIN:
+        options->gain = true;
         return CLI_GO;
     case KEY_PEERS:
         options->peers = true;

@@ -13,7 +13,7 @@ extern const char *const bench_suite_names[];
 typedef struct bench_cli_options {
     int suite; /* -1 until given */
     const char *device, *preset, *variant, *tune, *lengths, *variants, *python, *peer_dir, *out;
-    bool json, profile, here, peers;
+    bool json, profile, here, peers, gain;
     double budget;
     int64_t batch, steps; /* steps 0: as fits the device */
     const char **ops;     /* room for all arguments */
