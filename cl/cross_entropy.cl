@@ -3,7 +3,7 @@
 //   loss = log(sum of exp(x - max)) + max - x[label];   dlogits = grad_scale * (softmax - onehot(label))
 //   correct = 1 if x[label] is the row's largest, the lowest index deciding ties
 //
-// Three passes over a row: maximum; sum of exponentials, which are kept in dlogits where it is wanted; scaling. A label
+// Three passes over a row: maximum; sum of exponentials, which vec keeps in dlogits where it is wanted; scaling. A label
 // outside 0 .. V-1 gives zeros. NaN anywhere, or +inf, makes the row's loss NaN, as it should be seen.
 // vec: a work-item takes ROWS rows. simt: a work-group per row. dlogits may be logits: what the label's logit is must be
 // known before the second pass writes.
@@ -13,7 +13,7 @@
 #define ROWS 4 // rows per work-item, vec (1 .. 16)
 #endif
 #ifndef WG
-#define WG 256 // work-items per row, simt; a power of two (64 .. 256)
+#define WG 256 // work-items per row, simt; a power of two (64 .. 1024)
 #endif
 #ifndef HAS_CORRECT
 #define HAS_CORRECT 1
@@ -129,45 +129,48 @@ __kernel void cross_entropy_vec(CROSS_ENTROPY_ARGS)
 
 // ---- simt -------------------------------------------------------------------------------------------------------
 
-// An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end.
+// A lane's classes, several loads in flight.
+#define EACH_CLASS(...)                                                                                                \
+    {                                                                                                                  \
+        uint j = lane;                                                                                                 \
+        for (; j + 3 * WG < classes;)                                                                                  \
+            for (uint i_ = 0; i_ < 4; ++i_, j += WG) {                                                                 \
+                __VA_ARGS__;                                                                                           \
+            }                                                                                                          \
+        for (; j < classes; j += WG) {                                                                                 \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    }
+
+// An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end. The exponentials are
+// found twice rather than kept: only the last pass writes, and the reads behind the first come from the cache.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt(CROSS_ENTROPY_ARGS)
 {
     __local float scratch[WG];
     size_t r = get_group_id(0);
     uint lane = get_local_id(0);
     __global const float *x = logits + logits_off + r * classes;
-    __global float *terms = dlogits + dlogits_off + r * classes;
     int label = labels[labels_off + r];
     int scored = label >= 0 && (uint)label < classes;
     float own = scored ? x[label] : 0.0f;
 
     float best = -INFINITY;
-    for (uint j = lane; j < classes; j += WG)
-        best = MAX_OF(x[j], best);
+    EACH_CLASS(best = MAX_OF(x[j], best))
     best = group_max(scratch, best);
-#if HAS_GRADIENT
-    barrier(CLK_GLOBAL_MEM_FENCE); // in place: all have read x[label] before its lane writes there
-#endif
 
     float sum = 0.0f, before = 0.0f; // `before` counts equals with a lower index
-    for (uint j = lane; j < classes; j += WG) {
-        float v = x[j], e = exp_or_nan(v - best);
-        sum += e;
 #if HAS_CORRECT
-        before += (int)j < label && v == best ? 1.0f : 0.0f;
-#endif
-#if HAS_GRADIENT
-        terms[j] = e;
-#endif
-    }
-    sum = group_sum(scratch, sum);
-#if HAS_CORRECT
+    EACH_CLASS(float v = x[j]; sum += exp_or_nan(v - best); before += (int)j < label && v == best ? 1.0f : 0.0f)
     before = group_sum(scratch, before);
+#else
+    EACH_CLASS(sum += exp_or_nan(x[j] - best))
 #endif
+    sum = group_sum(scratch, sum);
+
 #if HAS_GRADIENT
+    __global float *gradient = dlogits + dlogits_off + r * classes;
     float scale = grad_scale / sum;
-    for (uint j = lane; j < classes; j += WG)
-        terms[j] = scored ? terms[j] * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f;
+    EACH_CLASS(gradient[j] = scored ? exp_or_nan(x[j] - best) * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f)
 #endif
     if (lane == 0) {
         row_loss[row_loss_off + r] = scored ? log(sum) + (best - own) : 0.0f;

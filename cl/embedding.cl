@@ -19,6 +19,9 @@
 #ifndef WG
 #define WG 128 // simt: work-items per group, a power of two; each has a column (64 .. 256)
 #endif
+#ifndef UNROLL
+#define UNROLL 4 // simt, forward: columns per work-item, WG apart (1 .. 8)
+#endif
 #ifndef PER_LANE
 #define PER_LANE 8 // simt, backward: ids that one lane looks at in a chunk (8 .. 16)
 #endif
@@ -62,19 +65,28 @@ __kernel void embedding_vec(EMBEDDING_ARGS)
 
 // simt groups are numbered in one dimension, a row's column tiles side by side: some devices allow few groups in the
 // others.
-#define TILES ((dim + WG - 1) / WG)
+#define TILES(columns) ((dim + (columns)-1) / (columns))
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embedding_simt(EMBEDDING_ARGS)
 {
-    uint n = get_group_id(0) / TILES, d = get_group_id(0) % TILES * WG + get_local_id(0);
-    if (d >= dim)
-        return;
+    uint tiles = TILES(WG * UNROLL), n = get_group_id(0) / tiles;
+    uint first = get_group_id(0) % tiles * (WG * UNROLL) + get_local_id(0);
     int id = ids[ids_off + n];
-    float v = id >= 0 && (uint)id < rows ? table[table_off + (size_t)id * dim + d] : 0.0f;
+    int known = id >= 0 && (uint)id < rows;
+    table += table_off + (size_t)(known ? id : 0) * dim;
+    positions += positions_off + (size_t)(n % length) * dim;
+    out += out_off + (size_t)n * dim;
+    float v[UNROLL];
+    for (uint i = 0; i < UNROLL; ++i) {
+        uint d = first + i * WG;
+        v[i] = known && d < dim ? table[d] : 0.0f;
 #if HAS_POSITIONS
-    v += positions[positions_off + (size_t)(n % length) * dim + d];
+        v[i] += d < dim ? positions[d] : 0.0f;
 #endif
-    out[out_off + (size_t)n * dim + d] = v;
+    }
+    for (uint i = 0; i < UNROLL; ++i)
+        if (first + i * WG < dim)
+            out[first + i * WG] = v[i];
 }
 
 // ---- backward ---------------------------------------------------------------------------------------------------
@@ -155,7 +167,7 @@ __kernel void embedding_backward_vec(EMBEDDING_BACKWARD_ARGS)
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embedding_backward_simt(EMBEDDING_BACKWARD_ARGS)
 {
     __local uint found[CHUNK], counts[WG];
-    uint lane = get_local_id(0), row = get_group_id(0) / TILES, d = get_group_id(0) % TILES * WG + lane;
+    uint lane = get_local_id(0), row = get_group_id(0) / TILES(WG), d = get_group_id(0) % TILES(WG) * WG + lane;
     int is_position = row >= rows;
     uint wanted = is_position ? row - rows : row;
     ids += ids_off;

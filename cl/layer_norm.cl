@@ -16,7 +16,10 @@
 #define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (4 .. 64)
 #endif
 #ifndef WG
-#define WG 64 // work-items per group, simt; a power of two (32 .. 256)
+#define WG 64 // work-items per group, simt; a power of two (32 .. 512)
+#endif
+#ifndef PER_LANE
+#define PER_LANE 4 // columns of a row that a work-item keeps in registers, simt, backward (1 .. 16)
 #endif
 #ifndef HAS_RESIDUAL
 #define HAS_RESIDUAL 0 // forward: residual is given; backward: dresidual is given
@@ -220,65 +223,82 @@ layer_norm_simt(__global const float *x_, ulong x_off, __global const float *res
     }
 }
 
-// First WG / ROWS lanes per row find the row's two averages; then a lane per column walks the rows, so that reads are
-// coalesced and the column's partial sums stay in registers.
-#define LANES (WG > ROWS ? WG / ROWS : 1) // simt; in builds for vec ROWS may be more than WG
-
+// A group walks ROWS rows. A lane keeps PER_LANE columns of a row in registers, and their sums for dweight and dbias over
+// the rows; columns beyond those are read again, and summed where the partial sums lie.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-layer_norm_backward_simt(__global const float *x_, ulong x_off, __global const float *weight, ulong weight_off,
+layer_norm_backward_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off,
                          __global const float *mean, ulong mean_off, __global const float *rstd, ulong rstd_off,
-                         __global const float *dy_, ulong dy_off, __global const float *dresidual, ulong dresidual_off,
+                         __global const float *dy, ulong dy_off, __global const float *dresidual, ulong dresidual_off,
                          __global float *dx, ulong dx_off, __global float *partial, ulong partial_off, uint rows,
                          uint dim)
 {
-    __local float sums_g[WG], sums_gx[WG];
-    __local float4 row[ROWS]; // mean, rstd, average(g), average(g * xhat)
-    uint lane = get_local_id(0);
+    __local float2 scratch[WG];
+    uint lane = get_local_id(0), beyond = lane + PER_LANE * WG;
     size_t first = (size_t)get_group_id(0) * ROWS;
     uint count = min((uint)ROWS, (uint)(rows - first));
-    __global const float *x = x_ + x_off + first * dim, *dy = dy_ + dy_off + first * dim;
+    x += x_off + first * dim;
+    dy += dy_off + first * dim;
+    dx += dx_off + first * dim;
     weight += weight_off;
-
-    uint mine = lane / LANES;
-    float mu = 0.0f, rs = 0.0f, sum_g = 0.0f, sum_gx = 0.0f;
-    if (mine < count) {
-        mu = mean[mean_off + first + mine];
-        rs = rstd[rstd_off + first + mine];
-        for (uint d = lane % LANES; d < dim; d += LANES) {
-            size_t at = (size_t)mine * dim + d;
-            float g = dy[at] * weight[d];
-            sum_g += g;
-            sum_gx = fma(g, (x[at] - mu) * rs, sum_gx);
-        }
-    }
-    sums_g[lane] = sum_g;
-    sums_gx[lane] = sum_gx;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (lane % LANES == 0) {
-        for (uint i = 1; i < LANES; ++i) {
-            sum_g += sums_g[lane + i];
-            sum_gx += sums_gx[lane + i];
-        }
-        row[mine] = (float4)(mu, rs, sum_g / (float)dim, sum_gx / (float)dim);
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-
-    partial += partial_off + (size_t)get_group_id(0) * 2 * dim;
-    for (uint d = lane; d < dim; d += WG) {
-        float dweight = 0.0f, dbias = 0.0f, w = weight[d];
-        for (uint r = 0; r < count; ++r) {
-            size_t at = (size_t)r * dim + d;
-            float4 s = row[r];
-            float up = dy[at], xhat = (x[at] - s.x) * s.y;
-            float v = s.y * (up * w - fma(xhat, s.w, s.z));
 #if HAS_RESIDUAL
-            v += dresidual[dresidual_off + first * dim + at];
+    dresidual += dresidual_off + first * dim;
+#define RESIDUAL(d) dresidual[d]
+#else
+#define RESIDUAL(d) 0.0f
 #endif
-            dx[dx_off + first * dim + at] = v;
-            dweight = fma(up, xhat, dweight);
-            dbias += up;
+    __global float *to_weight = partial + partial_off + (size_t)get_group_id(0) * 2 * dim, *to_bias = to_weight + dim;
+
+    float w[PER_LANE], dweight[PER_LANE], dbias[PER_LANE];
+    for (uint i = 0; i < PER_LANE; ++i) {
+        uint d = lane + i * WG;
+        w[i] = d < dim ? weight[d] : 0.0f;
+        dweight[i] = dbias[i] = 0.0f;
+    }
+    for (uint d = beyond; d < dim; d += WG)
+        to_weight[d] = to_bias[d] = 0.0f;
+
+    for (uint r = 0; r < count; ++r) {
+        float mu = mean[mean_off + first + r], rs = rstd[rstd_off + first + r], xhat[PER_LANE], up[PER_LANE];
+        float2 sums = (float2)(0.0f); // of g, and of g * xhat
+        for (uint i = 0; i < PER_LANE; ++i) {
+            uint d = lane + i * WG;
+            up[i] = d < dim ? dy[d] : 0.0f;
+            xhat[i] = d < dim ? (x[d] - mu) * rs : 0.0f;
         }
-        partial[d] = dweight;
-        partial[dim + d] = dbias;
+        for (uint i = 0; i < PER_LANE; ++i) {
+            float g = up[i] * w[i];
+            sums += (float2)(g, g * xhat[i]);
+        }
+        for (uint d = beyond; d < dim; d += WG) {
+            float g = dy[d] * weight[d];
+            sums += (float2)(g, g * ((x[d] - mu) * rs));
+        }
+        float2 c = group_sum2(scratch, sums) / (float)dim;
+        for (uint i = 0; i < PER_LANE; ++i) {
+            uint d = lane + i * WG;
+            if (d < dim)
+                dx[d] = rs * (up[i] * w[i] - fma(xhat[i], c.y, c.x)) + RESIDUAL(d);
+            dweight[i] = fma(up[i], xhat[i], dweight[i]);
+            dbias[i] += up[i];
+        }
+        for (uint d = beyond; d < dim; d += WG) {
+            float g = dy[d], xh = (x[d] - mu) * rs;
+            dx[d] = rs * (g * weight[d] - fma(xh, c.y, c.x)) + RESIDUAL(d);
+            to_weight[d] = fma(g, xh, to_weight[d]);
+            to_bias[d] += g;
+        }
+        x += dim;
+        dy += dim;
+        dx += dim;
+#if HAS_RESIDUAL
+        dresidual += dim;
+#endif
+    }
+    for (uint i = 0; i < PER_LANE; ++i) {
+        uint d = lane + i * WG;
+        if (d < dim) {
+            to_weight[d] = dweight[i];
+            to_bias[d] = dbias[i];
+        }
     }
 }

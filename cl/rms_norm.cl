@@ -13,7 +13,10 @@
 #define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (4 .. 64)
 #endif
 #ifndef WG
-#define WG 64 // work-items per group, simt; a power of two (32 .. 256)
+#define WG 64 // work-items per group, simt; a power of two (32 .. 512)
+#endif
+#ifndef PER_LANE
+#define PER_LANE 4 // columns of a row that a work-item keeps in registers, simt, backward (1 .. 16)
 #endif
 #ifndef HAS_RSTD
 #define HAS_RSTD 1 // rstd is wanted
@@ -116,50 +119,58 @@ rms_norm_simt(__global const float *x, ulong x_off, __global const float *weight
 #endif
 }
 
-// First WG / ROWS lanes per row find the row's average, then a lane per column walks the rows.
-#define LANES (WG > ROWS ? WG / ROWS : 1) // simt; in builds for vec ROWS may be more than WG
-
+// A group walks ROWS rows. A lane keeps PER_LANE columns of a row in registers, and their sums for dweight over the
+// rows; columns beyond those are read again, and summed where the partial sums lie.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 rms_norm_backward_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off,
                        __global const float *rstd, ulong rstd_off, __global const float *dy, ulong dy_off,
                        __global float *dx, ulong dx_off, __global float *partial, ulong partial_off, uint rows,
                        uint dim, uint ld)
 {
-    __local float sums[WG];
-    __local float2 row[ROWS]; // rstd, average(g * xhat)
-    uint lane = get_local_id(0);
+    __local float scratch[WG];
+    uint lane = get_local_id(0), beyond = lane + PER_LANE * WG;
     size_t first = (size_t)get_group_id(0) * ROWS;
     uint count = min((uint)ROWS, (uint)(rows - first));
     x += x_off + first * ld;
     dx += dx_off + first * ld;
     dy += dy_off + first * dim;
     weight += weight_off;
-
-    uint mine = lane / LANES;
-    float rs = 0.0f, sum = 0.0f;
-    if (mine < count) {
-        rs = rstd[rstd_off + first + mine];
-        for (uint d = lane % LANES; d < dim; d += LANES)
-            sum = fma(dy[(size_t)mine * dim + d] * weight[d], x[(size_t)mine * ld + d] * rs, sum);
-    }
-    sums[lane] = sum;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (lane % LANES == 0) {
-        for (uint i = 1; i < LANES; ++i)
-            sum += sums[lane + i];
-        row[mine] = (float2)(rs, sum / (float)dim);
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-
     partial += partial_off + (size_t)get_group_id(0) * dim;
-    for (uint d = lane; d < dim; d += WG) {
-        float dweight = 0.0f, w = weight[d];
-        for (uint r = 0; r < count; ++r) {
-            float2 s = row[r];
-            float up = dy[(size_t)r * dim + d], xhat = x[(size_t)r * ld + d] * s.x;
-            dx[(size_t)r * ld + d] = s.x * (up * w - xhat * s.y);
-            dweight = fma(up, xhat, dweight);
-        }
-        partial[d] = dweight;
+
+    float w[PER_LANE], dweight[PER_LANE];
+    for (uint i = 0; i < PER_LANE; ++i) {
+        uint d = lane + i * WG;
+        w[i] = d < dim ? weight[d] : 0.0f;
+        dweight[i] = 0.0f;
     }
+    for (uint d = beyond; d < dim; d += WG)
+        partial[d] = 0.0f;
+
+    for (uint r = 0; r < count; ++r, x += ld, dx += ld, dy += dim) {
+        float rs = rstd[rstd_off + first + r], sum = 0.0f, xhat[PER_LANE], up[PER_LANE];
+        for (uint i = 0; i < PER_LANE; ++i) {
+            uint d = lane + i * WG;
+            up[i] = d < dim ? dy[d] : 0.0f;
+            xhat[i] = d < dim ? x[d] * rs : 0.0f;
+        }
+        for (uint i = 0; i < PER_LANE; ++i)
+            sum = fma(up[i] * w[i], xhat[i], sum);
+        for (uint d = beyond; d < dim; d += WG)
+            sum = fma(dy[d] * weight[d], x[d] * rs, sum);
+        float c = group_sum(scratch, sum) / (float)dim;
+        for (uint i = 0; i < PER_LANE; ++i) {
+            uint d = lane + i * WG;
+            if (d < dim)
+                dx[d] = rs * (up[i] * w[i] - xhat[i] * c);
+            dweight[i] = fma(up[i], xhat[i], dweight[i]);
+        }
+        for (uint d = beyond; d < dim; d += WG) {
+            float g = dy[d], xh = x[d] * rs;
+            dx[d] = rs * (g * weight[d] - xh * c);
+            partial[d] = fma(g, xh, partial[d]);
+        }
+    }
+    for (uint i = 0; i < PER_LANE; ++i)
+        if (lane + i * WG < dim)
+            partial[lane + i * WG] = dweight[i];
 }

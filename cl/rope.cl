@@ -7,7 +7,7 @@
 //   HALF halves -> halves;  INTERLEAVED interleaved -> interleaved;  REGROUP interleaved -> halves
 //
 // vec: a work-item takes ROWS rows with all their heads; frequencies are found once per work-item, sines once per row.
-// simt: a work-item takes one element to copy or one pair to turn; neighbours take neighbours.
+// simt: a work-item takes one element to copy or one pair to turn, of HEADS heads; neighbours take neighbours.
 #ifndef ROPE
 #define ROPE 16 // rotated elements per head, even
 #endif
@@ -25,6 +25,9 @@
 #endif
 #ifndef WG
 #define WG 128 // simt: work-items per group (64 .. 256)
+#endif
+#ifndef HEADS
+#define HEADS 8 // simt: heads per work-item (1 .. 16)
 #endif
 
 #define PAIRS (ROPE / 2)
@@ -287,64 +290,84 @@ __kernel void mla_pack_backward_vec(PACK_BACKWARD_ARGS)
     if (unit >= (units))                                                                                               \
         return;
 
-// One head's nope elements and pairs: unit u copies element u, or turns pair u - nope.
-inline void head_unit(int back, __global const float *x, __global const float *x_rope, __global float *y, uint u,
-                      uint nope, float position, float2 ratio)
+// Unit u of the heads h0 .. h0 + HEADS: the same element or pair of each, so that an angle's sine is found once.
+#define BLOCKS(heads) (((heads) + HEADS - 1) / HEADS)
+#define UNIT_OF_BLOCK(per_head)                                                                                        \
+    uint h0 = unit / (per_head) * HEADS, count = min((uint)HEADS, heads - h0), u = unit % (per_head);                  \
+    size_t head = (size_t)row * heads + h0;
+
+// All heads are read before one is written: loads in flight.
+static inline void copy_heads(__global const float *x, size_t x_step, __global float *y, size_t y_step, uint count)
+{
+    float value[HEADS];
+    for (uint h = 0; h < HEADS; ++h)
+        value[h] = x[min(h, count - 1) * x_step];
+    for (uint h = 0; h < HEADS; ++h)
+        if (h < count)
+            y[h * y_step] = value[h];
+}
+
+// Heads of nope elements, which are copied, and ROPE that are turned; x_rope may lie elsewhere than behind x.
+static inline void turn_heads(int back, __global const float *x, size_t x_step, __global const float *x_rope,
+                              size_t rope_step, __global float *y, size_t y_step, uint count, uint u, uint nope,
+                              float position, float2 ratio)
 {
     if (u < nope) {
-        y[u] = x[u];
+        copy_heads(x + u, x_step, y + u, y_step, count);
         return;
     }
-    float2 f = frequency(u - nope, ratio);
+    float2 f = frequency(u - nope, ratio), pair[HEADS];
+    for (uint h = 0; h < HEADS; ++h)
+        pair[h] = load_pair(back ? TURNED_INTERLEAVED : PLAIN_INTERLEAVED, x_rope + min(h, count - 1) * rope_step,
+                            u - nope);
     float cosine, sine;
     ROPE_SINCOS(float, int, convert_int, position, f.x, f.y, cosine, sine);
-    float2 pair = load_pair(back ? TURNED_INTERLEAVED : PLAIN_INTERLEAVED, x_rope, u - nope);
-    store_pair(back ? PLAIN_INTERLEAVED : TURNED_INTERLEAVED, y + nope, u - nope,
-               turn_pair(pair, cosine, back ? -sine : sine));
+    for (uint h = 0; h < HEADS; ++h)
+        if (h < count)
+            store_pair(back ? PLAIN_INTERLEAVED : TURNED_INTERLEAVED, y + h * y_step + nope, u - nope,
+                       turn_pair(pair[h], cosine, back ? -sine : sine));
 }
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void rope_simt(ROPE_ARGS)
 {
-    uint per_head = dim - PAIRS;
-    TILE_OF_ROW(heads * per_head)
-    size_t at = ((size_t)row * heads + unit / per_head) * dim;
-    uint plain = dim - ROPE;
-    head_unit(INVERSE, x + x_off + at, x + x_off + at + plain, y + y_off + at, unit % per_head, plain,
-              position_of(positions + positions_off, row, length), (float2)(ratio_high, ratio_low));
+    uint per_head = dim - PAIRS, plain = dim - ROPE;
+    TILE_OF_ROW(BLOCKS(heads) * per_head)
+    UNIT_OF_BLOCK(per_head)
+    x += x_off + head * dim;
+    turn_heads(INVERSE, x, dim, x + plain, dim, y + y_off + head * dim, dim, count, u, plain,
+               position_of(positions + positions_off, row, length), (float2)(ratio_high, ratio_low));
 }
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void mla_pack_simt(PACK_ARGS)
 {
-    uint per_q = nope + PAIRS, per_head = 2 * per_q + value, width = nope + ROPE;
-    TILE_OF_ROW(heads * per_head)
-    size_t head = (size_t)row * heads + unit / per_head;
-    uint u = unit % per_head;
+    uint per_q = nope + PAIRS, width = nope + ROPE;
+    TILE_OF_ROW(BLOCKS(heads) * (2 * per_q + value))
+    UNIT_OF_BLOCK(2 * per_q + value)
     float2 ratio = (float2)(ratio_high, ratio_low);
     float position = (float)(row % length);
     __global const float *kv_from = kv + kv_off + head * (nope + value);
     if (u < per_q) {
         __global const float *from = q_in + q_in_off + head * width;
-        head_unit(0, from, from + nope, q + q_off + head * width, u, nope, position, ratio);
+        turn_heads(0, from, width, from + nope, width, q + q_off + head * width, width, count, u, nope, position,
+                   ratio);
     } else if (u < 2 * per_q) {
-        head_unit(0, kv_from, kv_a + kv_a_off + (size_t)(row + 1) * shared - ROPE, k + k_off + head * width, u - per_q,
-                  nope, position, ratio);
+        turn_heads(0, kv_from, nope + value, kv_a + kv_a_off + (size_t)(row + 1) * shared - ROPE, 0,
+                   k + k_off + head * width, width, count, u - per_q, nope, position, ratio);
     } else {
         u -= 2 * per_q;
-        v[v_off + head * value + u] = kv_from[nope + u];
+        copy_heads(kv_from + nope + u, nope + value, v + v_off + head * value + u, value, count);
     }
 }
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void mla_pack_backward_simt(PACK_BACKWARD_ARGS)
 {
-    uint per_q = nope + PAIRS, per_head = per_q + nope + value, width = nope + ROPE;
-    TILE_OF_ROW(heads * per_head + PAIRS)
-    size_t first_head = (size_t)row * heads, head = first_head + unit / per_head;
+    uint per_q = nope + PAIRS, per_head = per_q + nope + value, width = nope + ROPE, units = BLOCKS(heads) * per_head;
+    TILE_OF_ROW(units + PAIRS)
     float2 ratio = (float2)(ratio_high, ratio_low);
     float position = (float)(row % length);
-    uint u = unit % per_head;
-    if (unit >= heads * per_head) {
-        u = unit - heads * per_head;
-        __global const float *from = dk + dk_off + first_head * width + nope;
+    if (unit >= units) {
+        uint u = unit - units;
+        __global const float *from = dk + dk_off + (size_t)row * heads * width + nope;
         float2 f = frequency(u, ratio), sum = load_pair(TURNED_INTERLEAVED, from, u);
         for (uint h = 1; h < heads; ++h)
             sum += load_pair(TURNED_INTERLEAVED, from + (size_t)h * width, u);
@@ -352,14 +375,19 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void mla_pack_backward_
         ROPE_SINCOS(float, int, convert_int, position, f.x, f.y, cosine, sine);
         store_pair(PLAIN_INTERLEAVED, dkv_a + dkv_a_off + (size_t)(row + 1) * shared - ROPE, u,
                    turn_pair(sum, cosine, -sine));
-    } else if (u < per_q) {
+        return;
+    }
+    UNIT_OF_BLOCK(per_head)
+    __global float *kv_to = dkv + dkv_off + head * (nope + value);
+    if (u < per_q) {
         __global const float *from = dq + dq_off + head * width;
-        head_unit(1, from, from + nope, dq_in + dq_in_off + head * width, u, nope, position, ratio);
+        turn_heads(1, from, width, from + nope, width, dq_in + dq_in_off + head * width, width, count, u, nope,
+                   position, ratio);
     } else if (u < per_q + nope) {
         u -= per_q;
-        dkv[dkv_off + head * (nope + value) + u] = dk[dk_off + head * width + u];
+        copy_heads(dk + dk_off + head * width + u, width, kv_to + u, nope + value, count);
     } else {
         u -= per_q + nope;
-        dkv[dkv_off + head * (nope + value) + nope + u] = dv[dv_off + head * value + u];
+        copy_heads(dv + dv_off + head * value + u, value, kv_to + nope + u, nope + value, count);
     }
 }

@@ -81,9 +81,15 @@ static double cross_entropy_bytes(const cldsa_run *run) {
     return (a->dlogits.mem ? 8.0 : 4.0) * (double)run->dims[N] * (double)run->dims[V];
 }
 
+/* Long rows by large groups: few rows are then under way at once, and stay in the cache between their passes. */
 static void simt_defaults(const cldsa_run *run, int *tune) {
-    if (run->dims[V] <= 256)
-        tune[0] = 64;
+    size_t most = cldsa_context_device_info(run->ctx)->max_work_group_size;
+    int64_t classes = run->dims[V];
+    tune[0] = classes <= 256 ? 64 : classes <= 8192 || most < 1024 ? 256 : 1024;
+}
+
+static bool simt_legal(const cldsa_run *run, const int *tune) {
+    return (size_t)tune[0] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
 }
 
 static const cldsa_variant cross_entropy_vec = {
@@ -95,8 +101,9 @@ static const cldsa_variant cross_entropy_vec = {
 static const cldsa_variant cross_entropy_simt = {
     .name = "simt",
     .file = "cross_entropy.cl",
-    .tunables = {{"WG", 256, {64, 128, 256}, "work-items per row"}},
+    .tunables = {{"WG", 256, {64, 128, 256, 512, 1024}, "work-items per row"}},
     .defaults = simt_defaults,
+    .legal = simt_legal,
     .enqueue = cross_entropy_enqueue,
 };
 static const cldsa_variant *const cross_entropy_variants[] = {&cross_entropy_vec, &cross_entropy_simt, NULL};

@@ -49,8 +49,9 @@ static cldsa_status forward_enqueue(cldsa_run *run) {
     CLDSA_TRY(cldsa_run_kernel(run, vec ? "embedding_vec" : "embedding_simt", options, &kernel));
     int64_t n = num_tokens(run);
     size_t local = vec ? 1 : (size_t)cldsa_run_tune(run, "WG");
+    int64_t columns = vec ? 0 : (int64_t)local * cldsa_run_tune(run, "UNROLL");
     size_t global = (size_t)(vec ? cldsa_ceil_div(n, cldsa_run_tune(run, "ROWS"))
-                                 : n * cldsa_round_up(run->dims[D], (int64_t)local));
+                                 : n * cldsa_ceil_div(run->dims[D], columns) * (int64_t)local);
     return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(a->ids), CLDSA_ARG_TENSOR(a->table),
                          CLDSA_ARG_TENSOR(a->positions), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_U32(n),
                          CLDSA_ARG_U32(run->dims[S]), CLDSA_ARG_U32(run->dims[V]), CLDSA_ARG_U32(run->dims[D]));
@@ -81,10 +82,17 @@ static const cldsa_variant forward_vec = {
     .tunables = {{"ROWS", 16, {4, 8, 16, 32}, "tokens per work-item"}},
     .enqueue = forward_enqueue,
 };
+/* Loads in flight where rows are long, work-items enough where they are short. */
+static void forward_simt_defaults(const cldsa_run *run, int *tune) {
+    tune[1] = run->dims[D] >= 4 * tune[0] ? 4 : run->dims[D] >= 2 * tune[0] ? 2 : 1;
+}
+
 static const cldsa_variant forward_simt = {
     .name = "simt",
     .file = "embedding.cl",
-    .tunables = {{"WG", 128, {64, 128, 256}, "work-items per group, a column each"}},
+    .tunables = {{"WG", 128, {64, 128, 256}, "work-items per group"},
+                 {"UNROLL", 4, {1, 2, 4, 8}, "columns per work-item"}},
+    .defaults = forward_simt_defaults,
     .enqueue = forward_enqueue,
 };
 static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, NULL};

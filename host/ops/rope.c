@@ -57,6 +57,11 @@ static void launch_shape(const cldsa_run *run, int64_t rows, int64_t units, size
                            : rows * cldsa_round_up(units, (int64_t)*local));
 }
 
+/* simt: work-items that share one unit of a row's heads. */
+static int64_t head_blocks(const cldsa_run *run, int64_t heads) {
+    return is_vec(run) ? heads : cldsa_ceil_div(heads, cldsa_run_tune(run, "HEADS"));
+}
+
 /* theta^(-2/rope_dim), the ratio of neighbouring pairs' frequencies, as the sum of two floats. */
 typedef struct two_floats {
     float high, low;
@@ -74,7 +79,9 @@ static two_floats angle_ratio(float theta, int rope_dim) {
     }
 #define TUNABLES_SIMT                                                                                                  \
     {                                                                                                                  \
-        { "WG", 128, {32, 64, 128, 256}, "work-items per group" }                                                      \
+        {"WG", 128, {32, 64, 128, 256}, "work-items per group"}, {                                                     \
+            "HEADS", 8, {1, 2, 4, 8, 16}, "heads per work-item"                                                        \
+        }                                                                                                              \
     }
 
 /* ---- rope ------------------------------------------------------------------------------------------------------ */
@@ -107,7 +114,7 @@ static cldsa_status rope_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, is_vec(run) ? "rope_vec" : "rope_simt", options, &kernel));
     size_t global, local;
-    launch_shape(run, d[B] * d[S], d[H] * (d[D] - a->rope_dim / 2), &global, &local);
+    launch_shape(run, d[B] * d[S], head_blocks(run, d[H]) * (d[D] - a->rope_dim / 2), &global, &local);
     two_floats ratio = angle_ratio(a->theta, a->rope_dim);
     return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(a->x),
                          CLDSA_ARG_TENSOR(a->positions), CLDSA_ARG_TENSOR(a->y), CLDSA_ARG_F32(ratio.high),
@@ -224,7 +231,8 @@ static cldsa_status pack_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, name, options, &kernel));
     int64_t rows = d[PB] * d[PS], nope = d[PP] - a->rope_dim, pairs = a->rope_dim / 2;
-    int64_t units = d[PH] * (2 * nope + (backward ? 1 : 2) * pairs + d[PV]) + (backward ? pairs : 0);
+    int64_t per_head = 2 * nope + (backward ? 1 : 2) * pairs + d[PV];
+    int64_t units = head_blocks(run, d[PH]) * per_head + (backward ? pairs : 0);
     size_t global, local;
     launch_shape(run, rows, units, &global, &local);
     two_floats ratio = angle_ratio(a->theta, a->rope_dim);

@@ -29,7 +29,10 @@ static const harness_case backward_cases[] = {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_layer_norm, HARNESS_CASES(forward_cases)},
-        {.op = &cldsa_op_layer_norm_backward, .forward = &cldsa_op_layer_norm, HARNESS_CASES(backward_cases)},
+        {.op = &cldsa_op_layer_norm_backward,
+         .forward = &cldsa_op_layer_norm,
+         .tunables = "simt:ROWS=4,WG=8,PER_LANE=2",
+         HARNESS_CASES(backward_cases)},
     };
     return harness_main(suites, 2, argc, argv);
 }
