@@ -170,6 +170,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt
 #if HAS_GRADIENT
     __global float *gradient = dlogits + dlogits_off + r * classes;
     float scale = grad_scale / sum;
+    barrier(CLK_GLOBAL_MEM_FENCE); // in place: all have read x[label] before its lane writes there
     EACH_CLASS(gradient[j] = scored ? exp_or_nan(x[j] - best) * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f)
 #endif
     if (lane == 0) {
