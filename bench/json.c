@@ -1,4 +1,5 @@
 /* Rows as JSON; docs/bench-schema.md says what the keys mean. */
+#include "bench/end_to_end.h"
 #include "bench/peak.h"
 
 #include <math.h>
@@ -171,6 +172,42 @@ cJSON *bench_peaks_json(const bench_peaks *peaks) {
         cJSON_AddNumberToObject(level, "bytes_per_second", peaks->levels[i].bytes_per_second);
         cJSON_AddItemToArray(levels, level);
     }
+    return out;
+}
+
+static void add_timed(cJSON *out, const char *name, const bench_samples *samples) {
+    cJSON_AddItemToObject(out, name, bench_statistics_json(samples));
+}
+
+cJSON *bench_end_row_json(const bench_end_row *row) {
+    cJSON *out = cJSON_CreateObject();
+    cJSON_AddStringToObject(out, "suite", "end-to-end");
+    cJSON_AddStringToObject(out, "mode", row->mode);
+    cJSON_AddNumberToObject(out, "S", (double)row->s);
+    cJSON_AddNumberToObject(out, "T", (double)row->t);
+    cJSON_AddNumberToObject(out, "K", (double)row->k);
+    cJSON_AddStringToObject(out, "shape", row->shape);
+    cJSON_AddStringToObject(out, "dtype", row->dtype);
+    bench_add_status(out, row->status, row->reason);
+    if (row->status == BENCH_OK) {
+        cJSON *sparse = cJSON_AddObjectToObject(out, "sparse"), *dense = cJSON_AddObjectToObject(out, "dense");
+        add_timed(sparse, "seconds", &row->sparse);
+        add_timed(sparse, "select_seconds", &row->select);
+        add_timed(sparse, "attend_seconds", &row->attend);
+        add_timed(dense, "seconds", &row->dense);
+        cJSON_AddNumberToObject(out, "ratio", bench_ratio(&row->sparse, &row->dense, true));
+        cJSON_AddNumberToObject(out, "workspace_bytes", (double)row->workspace);
+    }
+    return out;
+}
+
+cJSON *bench_crossover_json(const bench_crossover *crossover) {
+    cJSON *out = cJSON_CreateObject();
+    cJSON_AddStringToObject(out, "mode", crossover->mode);
+    cJSON_AddNumberToObject(out, "K", (double)crossover->k);
+    cJSON_AddNumberToObject(out, "from", (double)crossover->from);
+    cJSON_AddNumberToObject(out, "to", (double)crossover->to);
+    cJSON_AddItemToObject(out, "T", crossover->t ? cJSON_CreateNumber((double)crossover->t) : cJSON_CreateNull());
     return out;
 }
 

@@ -12,7 +12,7 @@ typedef struct bench_placed {
     cldsa_context *ctx;
     cl_command_queue queue;
     cldsa_workload work;
-    const bench_case *test;
+    const char *partial;     /* as the case says */
     const cldsa_op *forward; /* of a backward operation */
     cl_mem buffers[CLDSA_MAX_FIELDS];
     cl_mem workspace;

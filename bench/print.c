@@ -1,4 +1,5 @@
 /* Rows as lines of a table. */
+#include "bench/end_to_end.h"
 #include "bench/peak.h"
 
 #include <stdio.h>
@@ -115,4 +116,35 @@ void bench_train_row_print(const bench_train_row *row) {
                cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(kernel, "launches")),
                cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(kernel, "milliseconds")));
     fflush(stdout);
+}
+
+/* ---- sparse against dense ---------------------------------------------------------------------------------------- */
+
+void bench_end_head(void) {
+    printf("%-8s %8s %8s %6s %10s %10s %10s %10s %8s\n", "mode", "queries", "keys", "kept", "select ms", "attend ms",
+           "sparse ms", "dense ms", "ratio");
+}
+
+void bench_end_row_print(const bench_end_row *row) {
+    printf("%-8s %8lld %8lld %6lld", row->mode, (long long)row->s, (long long)row->t, (long long)row->k);
+    if (row->status != BENCH_OK) {
+        printf(" %s: %s\n", bench_status_names[row->status], row->reason);
+        return;
+    }
+    const bench_samples *samples[] = {&row->select, &row->attend, &row->sparse, &row->dense};
+    for (int i = 0; i < 4; ++i)
+        printf(" %10.3f", 1e3 * bench_samples_quantile(samples[i], 0.5));
+    printf(" %7.2fx\n", bench_ratio(&row->sparse, &row->dense, true));
+    fflush(stdout);
+}
+
+void bench_crossover_print(const bench_crossover *crossover) {
+    if (!crossover->to)
+        printf("%s: nothing was measured\n", crossover->mode);
+    else if (crossover->t)
+        printf("%s: keeping %lld keys pays from T = %lld on (measured: %lld to %lld)\n", crossover->mode,
+               (long long)crossover->k, (long long)crossover->t, (long long)crossover->from, (long long)crossover->to);
+    else
+        printf("%s: keeping %lld keys does not pay up to T = %lld\n", crossover->mode, (long long)crossover->k,
+               (long long)crossover->to);
 }

@@ -178,6 +178,35 @@ static void failures_have_reasons(void **state) {
     assert_int_equal(bench_status_of(CLDSA_CHECK_FAILED), BENCH_ERROR);
 }
 
+/* One length, at which every key is kept: both forms have a time, and the crossover says what was measured. */
+static void sparse_is_set_against_dense(void **state) {
+    (void)state;
+    cJSON *document;
+    cli_run("bench end-to-end --keys 256 --budget 0.02 --out '%s'", cli_path("end.json"));
+    cli_assert_ok();
+    assert_int_equal(bench_load(cli_path("end.json"), &document), CLDSA_SUCCESS);
+    const cJSON *row, *crossover;
+    int rows = 0, crossovers = 0;
+    cJSON_ArrayForEach(row, rows_of(document)) {
+        const cJSON *sparse = cJSON_GetObjectItemCaseSensitive(row, "sparse");
+        const cJSON *dense = cJSON_GetObjectItemCaseSensitive(row, "dense");
+        double ours = number(cJSON_GetObjectItemCaseSensitive(sparse, "seconds"), "median");
+        double theirs = number(cJSON_GetObjectItemCaseSensitive(dense, "seconds"), "median");
+        assert_string_equal(text(row, "status"), "ok");
+        assert_true(ours > 0 && fabs(number(row, "ratio") / (theirs / ours) - 1) < 1e-9);
+        ++rows;
+    }
+    cJSON_ArrayForEach(crossover, cJSON_GetObjectItemCaseSensitive(document, "crossovers")) {
+        row = cJSON_GetArrayItem(rows_of(document), crossovers++);
+        assert_string_equal(text(crossover, "mode"), text(row, "mode"));
+        assert_true(number(crossover, "from") == 256 && number(crossover, "to") == 256);
+        assert_true((number(row, "ratio") > 1) == (number(crossover, "T") == 256));
+    }
+    assert_int_equal(rows, 2);
+    assert_int_equal(crossovers, 2);
+    cJSON_Delete(document);
+}
+
 static void files_round_trip(void **state) {
     (void)state;
     char path[CLI_PATH_SIZE];
@@ -282,6 +311,7 @@ int main(void) {
         cmocka_unit_test(operations_have_a_roofline),
         cmocka_unit_test(gain_is_against_defaults),
         cmocka_unit_test(failures_have_reasons),
+        cmocka_unit_test(sparse_is_set_against_dense),
         cmocka_unit_test(files_round_trip),
         cmocka_unit_test(missing_keys_are_named),
         cmocka_unit_test(other_files_are_refused),

@@ -1,4 +1,5 @@
 /* cldsa bench: how fast, how right, and against whom. */
+#include "bench/end_to_end.h"
 #include "bench/peak.h"
 #include "bench/schema.h"
 #include "host/cli/bench_options.h"
@@ -16,7 +17,7 @@ typedef struct bench_run {
     cli_session session;
     const bench_preset *preset; /* of ops */
     bench_peaks peaks;
-    cJSON *rows;
+    cJSON *rows, *crossovers;
     bool failed; /* some row is an error */
 } bench_run;
 
@@ -128,6 +129,29 @@ static int run_train(bench_run *run) {
     return code;
 }
 
+static void show_end(void *user, const bench_end_row *row) {
+    bench_run *run = user;
+    if (!run->options.json)
+        bench_end_row_print(row);
+    add_row(run, row->status, bench_end_row_json(row));
+}
+
+static int run_end_to_end(bench_run *run) {
+    const bench_cli_options *options = &run->options;
+    const bench_end_options suite = {
+        .most_keys = options->most_keys, .budget = options->budget, .row = show_end, .user = run};
+    bench_crossover crossovers[BENCH_END_MODES];
+    if (!options->json)
+        bench_end_head();
+    cldsa_status status = bench_end_to_end(run->session.ctx, &suite, crossovers);
+    for (int i = 0; i < BENCH_END_MODES && status == CLDSA_SUCCESS; ++i) {
+        if (!options->json)
+            bench_crossover_print(&crossovers[i]);
+        cJSON_AddItemToArray(run->crossovers, bench_crossover_json(&crossovers[i]));
+    }
+    return status == CLDSA_SUCCESS ? CLI_GO : cli_report(status);
+}
+
 /* ---- the result -------------------------------------------------------------------------------------------------- */
 
 static cJSON *run_json(const bench_run *run) {
@@ -150,6 +174,7 @@ static int write_results(const bench_run *run) {
     cJSON_AddItemToObject(document, "run", run_json(run));
     cJSON_AddItemToObject(document, "system", bench_system_json(run->session.ctx, &run->peaks));
     cJSON_AddItemReferenceToObject(document, "rows", run->rows);
+    cJSON_AddItemReferenceToObject(document, "crossovers", run->crossovers);
     cldsa_status status = options->out ? cldsa_json_write(options->out, document) : CLDSA_SUCCESS;
     if (options->json) { /* in one line, which another process can read */
         char *text = cJSON_PrintUnformatted(document);
@@ -170,6 +195,8 @@ static int work(bench_run *run) {
         code = run_peaks(run);
     if (asks_for(run, SUITE_OPS) && code == CLI_GO)
         code = run_ops(run);
+    if (asks_for(run, SUITE_END_TO_END) && code == CLI_GO)
+        code = run_end_to_end(run);
     if (asks_for(run, SUITE_TRAIN) && code == CLI_GO)
         code = run_train(run);
     return code == CLI_GO ? write_results(run) : code;
@@ -186,9 +213,11 @@ static int open_and_work(bench_run *run) {
                    ? CLI_GO
                    : cli_usage("%s", cldsa_error_message());
     run->rows = cJSON_CreateArray();
+    run->crossovers = cJSON_CreateArray();
     if (code == CLI_GO)
         code = work(run);
     cJSON_Delete(run->rows);
+    cJSON_Delete(run->crossovers);
     bench_peaks_free(&run->peaks);
     cli_session_close(&run->session);
     return code != CLI_GO ? code : run->failed ? CLI_FAILED : CLI_OK;
@@ -207,15 +236,20 @@ const cli_command cli_bench = {
     .name = "bench",
     .summary = "Measure the device, operations and training, beside peers",
     .usage = "peak [OPTIONS]\n       cldsa bench ops [OP...] [OPTIONS]\n       cldsa bench train [OPTIONS]\n"
+             "       cldsa bench end-to-end [OPTIONS]\n"
              "       cldsa bench all [OPTIONS]",
-    .details = "peak shows what the device reaches: arithmetic, memory by the size of what is touched, launches,\n"
-               "transfers. It is the roofline of ops: `roof %` is the least time that the device could take, by what\n"
-               "limits it (compute, memory or launch), in percent of the measured one.\n\n"
-               "Times are medians with the 10th and 90th percentile: device events on GPUs, wall time on CPUs. Every\n"
-               "operation is compared with its fp64 reference in the same run, with the variant and tunables that are\n"
-               "timed; `error` is the worst difference in units of what is allowed. A wrong result has no time.",
+    .details =
+        "peak shows what the device reaches: arithmetic, memory by the size of what is touched, launches,\n"
+        "transfers. It is the roofline of ops: `roof %` is the least time that the device could take, by what\n"
+        "limits it (compute, memory or launch), in percent of the measured one.\n\n"
+        "end-to-end times select and sparse_attention together against dense attention, context by context, and\n"
+        "says from which length on sparsity pays.\n\n"
+        "Times are medians with the 10th and 90th percentile: device events on GPUs, wall time on CPUs. Every\n"
+        "operation is compared with its fp64 reference in the same run, with the variant and tunables that are\n"
+        "timed; `error` is the worst difference in units of what is allowed. A wrong result has no time.",
     .options = bench_options_table,
-    .examples = "  cldsa bench peak\n  cldsa bench ops\n  cldsa bench ops gemm topk --peers --python venv/bin/python\n"
+    .examples = "  cldsa bench peak\n  cldsa bench ops --preset experiment\n  cldsa bench end-to-end --keys 8192\n  "
+                "cldsa bench ops gemm topk --peers --python venv/bin/python\n"
                 "  cldsa bench train --lengths 64,256 --variants dense,adaptive --profile\n"
                 "  cldsa bench all --device gpu --peers --out h200.json",
     .run = run_bench,

@@ -12,6 +12,7 @@ enum {
     KEY_TUNE,
     KEY_BUDGET,
     KEY_PROFILE,
+    KEY_KEYS,
     KEY_GAIN,
     KEY_LENGTHS,
     KEY_VARIANTS,
@@ -35,6 +36,7 @@ const cli_option bench_options_table[] = {
      "ops: experiment, dsa-prefill, dsa-decode, long-context, cpu or gpu (default: the device's kind)"},
     {KEY_VARIANT, "variant", "NAME", "ops: this kernel variant instead of the one chosen"},
     {KEY_TUNE, "tune", "N=V,...", "ops, with --variant: these tunables instead of the defaults"},
+    {KEY_KEYS, "keys", "N", "end-to-end: the longest context (default 32768 on CPUs, 131072 elsewhere)"},
     {KEY_LENGTHS, "lengths", "LIST", "train: sequence lengths (default 64,128,256)"},
     {KEY_VARIANTS, "variants", "LIST", "train: sparsity variants (default dense,fixed50,adaptive)"},
     {KEY_BATCH, "batch", "N", "train: sequences per step (default 8)"},
@@ -101,6 +103,8 @@ static int take(void *user, int key, const char *value) {
     case KEY_PROFILE:
         options->profile = true;
         return CLI_GO;
+    case KEY_KEYS:
+        return cli_integer("keys", value, 256, 1 << 24, &options->most_keys);
     case KEY_GAIN:
         options->gain = true;
         return CLI_GO;

@@ -15,6 +15,7 @@ typedef struct bench_cli_options {
     const char *device, *preset, *variant, *tune, *lengths, *variants, *python, *peer_dir, *out;
     bool json, profile, here, peers, gain;
     double budget;
+    int64_t most_keys;    /* 0: as fits the device */
     int64_t batch, steps; /* steps 0: as fits the device */
     const char **ops;     /* room for all arguments */
     size_t num_ops;
