@@ -1,5 +1,5 @@
 /* The search as a page: best over time, time by value of each parameter, and what each parameter is worth. */
-#include "autotune/tuner.h"
+#include "autotune/session.h"
 
 #include "host/io/file.h"
 #include "host/io/html.h"
@@ -221,7 +221,8 @@ static void put_failures(FILE *out, const group *g) {
 static void put_winners(FILE *out, const tuner_log *log) {
     const cJSON *record;
     fputs("<h2>Winners</h2><p>Each variant's winner for a case against its default, measured in turns; the fastest "
-          "variant in bold.</p>\n<div class=scroll><table><tr><th>case<th>variant<th>tunables<th>default ms<th>ms"
+          "variant in bold.</p>\n<div class=scroll><table><tr><th>case<th class=l>variant<th "
+          "class=l>tunables<th>default ms<th>ms"
           "<th>gain\n",
           out);
     cJSON_ArrayForEach(record, log->records) {
@@ -237,13 +238,25 @@ static void put_winners(FILE *out, const tuner_log *log) {
     fputs("</table></div>\n", out);
 }
 
+/* Too few to tell anything of parameters. */
+static void put_line(FILE *out, const group *g) {
+    char text[32];
+    fputs("<p class=muted>", out);
+    cldsa_html_text(out, g->label);
+    fprintf(out, ", %s: %zu %s, best %s</p>\n", g->variant, g->count, g->count == 1 ? "candidate" : "candidates",
+            tuner_duration(best_seconds(g), text));
+    put_failures(out, g);
+}
+
 static void put_group(FILE *out, const group *g) {
+    if (g->count < FEWEST_TRIALS || !isfinite(best_seconds(g)) || !*string(g->trials[0], "tunables")) {
+        put_line(out, g);
+        return;
+    }
     fputs("<h2>", out);
     cldsa_html_text(out, g->label);
     fprintf(out, ", %s</h2>\n", g->variant);
     put_failures(out, g);
-    if (g->count < FEWEST_TRIALS || !isfinite(best_seconds(g)) || !*string(g->trials[0], "tunables"))
-        return;
     fputs("<div class=plots>\n", out);
     put_progress(out, g);
     put_parameters(out, g);
@@ -261,7 +274,7 @@ cldsa_status tuner_picture(const tuner_log *log, char path[4096]) {
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the picture of the search");
     }
     const cJSON *head = cJSON_GetArrayItem(log->records, 0);
-    cldsa_html_begin(out, "Tuning", string(head, "device"), "td:first-child,td.l{text-align:left}");
+    cldsa_html_begin(out, "Tuning", string(head, "device"), "td:first-child,.l{text-align:left}");
     fputs("<p>Worth: how much slower the best candidate is that keeps the parameter's default. Range: between the "
           "parameter's best and worst value, the others chosen for each.</p>\n",
           out);
