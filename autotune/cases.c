@@ -87,20 +87,31 @@ static bool has_leader(const tuner_case *cases, int count, const tuner_case *tes
     return false;
 }
 
-/* Leaders before their followers, in the order of the presets otherwise. */
-static void lead(tuner_case *cases, int count, tuner_case *scratch) {
-    int at = 0;
+/* All extents multiplied: near enough to what a call costs, for an order. */
+static double size_of(const tuner_case *test) {
+    double size = 1;
+    for (const char *at = strchr(test->dims, '='); at; at = strchr(at + 1, '='))
+        size *= atof(at + 1);
+    return size;
+}
+
+static int leaders_then_size(const void *a, const void *b) {
+    const tuner_case *x = a, *y = b;
+    if (x->follows != y->follows)
+        return x->follows - y->follows;
+    double of_x = size_of(x), of_y = size_of(y);
+    return of_x != of_y ? (of_x < of_y) - (of_x > of_y) : strcmp(x->label, y->label);
+}
+
+/* Leaders before their followers, large before small: if time runs out, it was spent on what takes the most. */
+static void order_cases(tuner_case *cases, int count) {
     for (int i = 0; i < count; ++i)
         cases[i].follows = has_leader(cases, count, &cases[i]);
-    for (int follows = 0; follows < 2; ++follows)
-        for (int i = 0; i < count; ++i)
-            if (cases[i].follows == (follows == 1))
-                scratch[at++] = cases[i];
-    memcpy(cases, scratch, (size_t)count * sizeof *cases);
+    qsort(cases, (size_t)count, sizeof *cases, leaders_then_size);
 }
 
 cldsa_status tuner_list_cases(const tuner_options *options, tuner_case **out, int *count) {
-    tuner_case *cases = calloc(2 * TUNER_MAX_CASES, sizeof *cases);
+    tuner_case *cases = calloc(TUNER_MAX_CASES, sizeof *cases);
     if (!cases)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the list of cases");
     *count = 0;
@@ -111,7 +122,7 @@ cldsa_status tuner_list_cases(const tuner_options *options, tuner_case **out, in
             make_case(options, options->presets[p], (int)i, &cases[*count]);
             *count += is_new(options, cases, *count, &cases[*count]);
         }
-    lead(cases, *count, cases + TUNER_MAX_CASES);
+    order_cases(cases, *count);
     *out = cases;
     return CLDSA_SUCCESS;
 }

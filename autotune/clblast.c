@@ -216,10 +216,12 @@ static cldsa_status search_kernel(tuner_session *session, const char *kernel, do
 }
 
 /* The worker's case with the parameters that it was opened with. */
-static bool time_once(tuner_worker *worker, tuner_result *result) {
+static cldsa_status time_once(tuner_worker *worker, tuner_result *result) {
     const tuner_trial trial = {.variant = "clblast", .tunables = "", .check = true, .budget = 0.1};
-    tuner_worker_try(worker, &trial, result);
-    return result->outcome == TUNER_OK;
+    CLDSA_TRY(tuner_worker_try(worker, &trial, result));
+    if (result->outcome != TUNER_OK)
+        result->seconds = result->p10 = INFINITY;
+    return CLDSA_SUCCESS;
 }
 
 /* The smallest size from which on the large kernel is the faster one. */
@@ -234,7 +236,8 @@ static cldsa_status find_border(tuner_session *session, const tuner_case *produc
             tuner_case square;
             CLDSA_TRY(open_square(session, product, sizes[i], &square));
             tuner_result result;
-            seconds[mode][i] = time_once(&session->worker, &result) ? result.p10 : INFINITY;
+            CLDSA_TRY(time_once(&session->worker, &result));
+            seconds[mode][i] = result.p10;
         }
     }
     for (int i = 0; i < NUM_SIZES && sizes[i] <= most; ++i)
@@ -274,10 +277,11 @@ static cldsa_status decide(tuner_session *session, const tuner_case *product) {
     if (status == CLDSA_SUCCESS)
         tuner_case_info_free(&info);
     for (int round = 0; round < ROUNDS && status == CLDSA_SUCCESS; ++round) {
-        if (time_once(&plain, &result))
-            tuner_rounds_add(&untuned, &result);
-        if (time_once(&session->worker, &result))
-            tuner_rounds_add(&tuned, &result);
+        status = time_once(&plain, &result);
+        tuner_rounds_add(&untuned, &result);
+        if (status == CLDSA_SUCCESS)
+            status = time_once(&session->worker, &result);
+        tuner_rounds_add(&tuned, &result);
     }
     tuner_worker_end(&plain);
     if (status == CLDSA_SUCCESS) {

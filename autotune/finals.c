@@ -133,7 +133,8 @@ static void log_finalist(tuner_session *session, const tuner_target *targets, co
     tuner_log_add(session->log, record);
 }
 
-static void run_round(tuner_session *session, const tuner_target *targets, tuner_finalist *finalist, bool first) {
+static cldsa_status run_round(tuner_session *session, const tuner_target *targets, tuner_finalist *finalist,
+                              bool first) {
     char text[TUNER_TEXT];
     tuner_result result;
     tuner_space_text(targets[finalist->target].space, finalist->candidate, text);
@@ -141,14 +142,15 @@ static void run_round(tuner_session *session, const tuner_target *targets, tuner
                                .tunables = text,
                                .written = first,
                                .budget = session->options->quick ? 0.03 : 0.08};
-    tuner_worker_try(&session->worker, &trial, &result);
+    CLDSA_TRY(tuner_worker_try(&session->worker, &trial, &result));
     finalist->out = result.outcome != TUNER_OK;
     if (finalist->out) {
         log_finalist(session, targets, finalist, text, result.reason);
-        return;
+        return CLDSA_SUCCESS;
     }
     tuner_rounds_add(&finalist->rounds, &result);
     bench_samples_add(&finalist->spreads, (result.p90 - result.p10) / result.seconds);
+    return CLDSA_SUCCESS;
 }
 
 static int default_of(const tuner_finalist *finalists, int count, int target) {
@@ -173,13 +175,14 @@ static int rest_losers(tuner_finalist *finalists, int count) {
     return left;
 }
 
-static void run_rounds(tuner_session *session, const tuner_target *targets, tuner_finalist *finalists, int count) {
+static cldsa_status run_rounds(tuner_session *session, const tuner_target *targets, tuner_finalist *finalists,
+                               int count) {
     const int rounds = session->options->quick ? QUICK_ROUNDS : ROUNDS;
     int left = count;
     for (int round = 0; round < rounds && (round < FIRST_ROUNDS || left > 1); ++round) {
         for (int i = 0; i < count; ++i)
             if (!finalists[i].out && !finalists[i].lost)
-                run_round(session, targets, &finalists[i], round == 0);
+                CLDSA_TRY(run_round(session, targets, &finalists[i], round == 0));
         if (round + 1 >= FIRST_ROUNDS)
             left = rest_losers(finalists, count);
     }
@@ -193,6 +196,7 @@ static void run_rounds(tuner_session *session, const tuner_target *targets, tune
         tuner_space_text(targets[finalist->target].space, finalist->candidate, text);
         log_finalist(session, targets, finalist, text, NULL);
     }
+    return CLDSA_SUCCESS;
 }
 
 /* ---- who wins ---------------------------------------------------------------------------------------------------- */
@@ -285,8 +289,9 @@ static cldsa_status store(tuner_session *session, const tuner_case_info *info, c
 cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, tuner_target *targets, int num_targets) {
     tuner_finalist finalists[MAX_FINALISTS];
     int count = choose_finalists(session, info, targets, num_targets, finalists);
-    run_rounds(session, targets, finalists, count);
-    cldsa_status status = store(session, info, targets, num_targets, finalists, count);
+    cldsa_status status = run_rounds(session, targets, finalists, count);
+    if (status == CLDSA_SUCCESS)
+        status = store(session, info, targets, num_targets, finalists, count);
     int left = 0;
     for (int i = 0; i < count; ++i) {
         left += !finalists[i].out;

@@ -5,6 +5,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* How often a new process may fail to come up before its device counts as gone. */
+enum { OPENINGS = 3 };
 
 /* Computing references and placing tensors is not the candidates' fault: a case may take longer to open. */
 static const double open_factor = 10;
@@ -43,24 +47,32 @@ static cldsa_status status_of(const cJSON *answer) {
 }
 
 /* Starts the process if there is none and opens the present case in it; `answer` may be NULL. */
-static cldsa_status revive(tuner_worker *worker, cJSON **answer) {
+static cldsa_status open_once(tuner_worker *worker, cJSON **answer) {
     cJSON *own = NULL;
     cldsa_status status = CLDSA_SUCCESS;
     if (worker->process.pid <= 0)
         status = start(worker);
     if (status == CLDSA_SUCCESS)
         status = bench_process_ask(&worker->process, worker->open, open_factor * worker->deadline, &own);
-    if (status != CLDSA_SUCCESS) {
+    if (status == CLDSA_SUCCESS)
+        status = status_of(own);
+    bool gone = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(own, "gone"));
+    if (!own || gone)
         stop(worker, true);
-        ++worker->deaths;
-        return status;
-    }
-    worker->deaths = 0;
-    status = status_of(own);
-    if (answer)
+    if (answer && status == CLDSA_SUCCESS)
         *answer = own;
     else
         cJSON_Delete(own);
+    return gone ? cldsa_fail_prefix(CL_DEVICE_NOT_AVAILABLE, "the device no longer answers") : status;
+}
+
+/* A driver may need a moment after what a candidate did to it. */
+static cldsa_status open_again(tuner_worker *worker, cJSON **answer) {
+    cldsa_status status = open_once(worker, answer);
+    for (int i = 1; i < OPENINGS && worker->process.pid <= 0; ++i) {
+        sleep(1);
+        status = open_once(worker, answer);
+    }
     return status;
 }
 
@@ -94,7 +106,7 @@ cldsa_status tuner_worker_open(tuner_worker *worker, cJSON *request, tuner_case_
     cJSON_Delete(worker->open);
     worker->open = request;
     cJSON *answer = NULL;
-    cldsa_status status = revive(worker, &answer);
+    cldsa_status status = open_again(worker, &answer);
     if (status == CLDSA_SUCCESS)
         status = parse_case(answer, info);
     cJSON_Delete(answer);
@@ -144,30 +156,28 @@ static void parse_result(const cJSON *answer, tuner_result *result) {
     snprintf(result->reason, sizeof result->reason, "%s", reason ? reason : "");
 }
 
-void tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result) {
+cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result) {
     *result = (tuner_result){.outcome = TUNER_ERROR, .seconds = NAN, .p10 = NAN, .p90 = NAN, .error = NAN};
-    if (worker->process.pid <= 0 && revive(worker, NULL) != CLDSA_SUCCESS) {
-        snprintf(result->reason, sizeof result->reason, "%s", cldsa_error_message());
-        return;
-    }
+    if (worker->process.pid <= 0)
+        CLDSA_TRY(open_again(worker, NULL));
     cJSON *request = request_of(trial), *answer;
     double start = bench_now();
     cldsa_status status = bench_process_ask(&worker->process, request, worker->deadline + 2 * trial->budget, &answer);
     cJSON_Delete(request);
     if (status == CLDSA_SUCCESS) {
         parse_result(answer, result);
-        worker->deaths = 0;
         cJSON_Delete(answer);
         /* Some drivers fail every call after a fault: the next candidate gets a process of its own. */
         if (result->outcome == TUNER_ERROR || result->outcome == TUNER_RESOURCES)
             stop(worker, true);
-        return;
+        return CLDSA_SUCCESS;
     }
     bool late = bench_now() - start >= worker->deadline;
     result->outcome = late ? TUNER_HANG : TUNER_CRASH;
     if (late)
         snprintf(result->reason, sizeof result->reason, "no answer within %.0f s", worker->deadline);
     else
-        snprintf(result->reason, sizeof result->reason, "%s", "it ended its process");
+        snprintf(result->reason, sizeof result->reason, "it ended its process");
     stop(worker, true);
+    return CLDSA_SUCCESS;
 }

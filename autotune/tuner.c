@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GONE_AFTER = 3, MOST_EARLIER = 3 };
+enum { MOST_EARLIER = 3 };
 
 /* A candidate this much slower than the best of its variant cannot win. */
 static const double hopeless = 1.3;
@@ -13,6 +13,8 @@ static const double hopeless = 1.3;
 static const double backward = 3, backward_weight = 0.1;
 /* Part of a case's time for the search; the rest is for the finals. */
 static const double search_part = 0.75;
+/* Part of the time for CLBlast's own parameters, where gemm is tuned too. */
+static const double clblast_part = 0.15;
 /* Part of the time that is kept for the cases that follow others, and what one of them takes at most. */
 static const double followers_part = 0.3, follower_seconds = 1.5;
 
@@ -62,7 +64,7 @@ static double limit_of(const tuner_session *session, const tuner_target *target)
 }
 
 /* Runs the candidate and logs it; `own` holds CLBlast's parameters if it is about them. */
-static void run_trial(tuner_session *session, tuner_target *target, const char *text, tuner_result *result) {
+static cldsa_status run_trial(tuner_session *session, tuner_target *target, const char *text, tuner_result *result) {
     cJSON *overrides = NULL;
     if (target->kernel) {
         overrides = session->overrides ? cJSON_Duplicate(session->overrides, true) : cJSON_CreateObject();
@@ -78,10 +80,12 @@ static void run_trial(tuner_session *session, tuner_target *target, const char *
                                .limit = limit_of(session, target),
                                .overrides = overrides};
     double start = bench_now();
-    tuner_worker_try(&session->worker, &trial, result);
+    cldsa_status status = tuner_worker_try(&session->worker, &trial, result);
     target->spent += bench_now() - start;
     cJSON_Delete(overrides);
-    log_trial(session, target, text, result);
+    if (status == CLDSA_SUCCESS)
+        log_trial(session, target, text, result);
+    return status;
 }
 
 /* What else the machine does only ever adds time: the search goes by a low quantile, the finals by medians in turns. */
@@ -101,12 +105,7 @@ cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t
         tuner_log_find(session->log, "trial", session->now->label, variant, target->space->source, text);
     if (!known) {
         tuner_result result;
-        run_trial(session, target, text, &result);
-        if (session->worker.deaths >= GONE_AFTER)
-            return cldsa_fail(CL_DEVICE_NOT_AVAILABLE,
-                              "the device no longer answers (%.160s); cldsa tune --resume "
-                              "goes on when it is back",
-                              result.reason);
+        CLDSA_TRY(run_trial(session, target, text, &result));
         known = cJSON_GetArrayItem(session->log->records, cJSON_GetArraySize(session->log->records) - 1);
     }
     *seconds = seconds_of(known);
@@ -251,8 +250,8 @@ static cldsa_status tune_case(tuner_session *session, const tuner_case *test) {
     session->case_end = session->case_began + share_of(session);
     cldsa_status status = tuner_worker_open(&session->worker, tuner_open_request(session, test, NULL), &info);
     if (status != CLDSA_SUCCESS) {
-        if (session->worker.deaths >= GONE_AFTER)
-            return cldsa_fail_prefix(CL_DEVICE_NOT_AVAILABLE, "the device no longer answers");
+        if (status == CL_DEVICE_NOT_AVAILABLE)
+            return status;
         give_up(session, cldsa_error_message());
         return CLDSA_SUCCESS;
     }
@@ -296,7 +295,7 @@ static cldsa_status tune_all(tuner_session *session, const tuner_case *cases, in
                                       "clblast: none of these presets holds a gemm that is large enough to tune by")
                          : tune_cases(session, cases, count);
         double left = session->end - tuner_log_clock(session->log);
-        CLDSA_TRY(tuner_tune_clblast(session, &product, count ? 4 * left / (count + 4) : left));
+        CLDSA_TRY(tuner_tune_clblast(session, &product, count ? clblast_part * left : left));
     }
     return tune_cases(session, cases, count);
 }

@@ -158,12 +158,11 @@ typedef struct tuner_worker {
     double deadline;
     bench_process process;
     cJSON *open; /* the request that opened the present case; repeated after a restart */
-    int deaths;  /* without an answer in between */
 } tuner_worker;
 
 void tuner_worker_begin(const cldsa_device_info *device, double deadline, tuner_worker *worker);
 void tuner_worker_end(tuner_worker *worker);
-/* Takes the request. Where a device is gone this fails, as it does if the case cannot be placed. */
+/* Takes the request. CL_DEVICE_NOT_AVAILABLE: the device is gone; other failures: the case cannot be placed. */
 cldsa_status tuner_worker_open(tuner_worker *worker, cJSON *request, tuner_case_info *info);
 void tuner_case_info_free(tuner_case_info *info);
 
@@ -175,7 +174,8 @@ typedef struct tuner_trial {
     double limit;           /* given up on when slower than this; 0: never */
     const cJSON *overrides; /* of CLBlast's parameters: {"Xgemm": "MWG=64,..."}, NULL: none */
 } tuner_trial;
-void tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result);
+/* What the candidate does is in *result; this fails only where no process can be had for it. */
+cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result);
 
 /* ---- the log (log.c) --------------------------------------------------------------------------------------------- */
 

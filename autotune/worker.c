@@ -281,6 +281,16 @@ static cldsa_status answer_request(worker *w, const cJSON *request, cJSON *answe
     return status;
 }
 
+/* Takes the answer. */
+static void put_line(FILE *out, cJSON *answer) {
+    char *text = cJSON_PrintUnformatted(answer);
+    if (text)
+        fprintf(out, "%s\n", text);
+    fflush(out);
+    cJSON_free(text);
+    cJSON_Delete(answer);
+}
+
 static void serve(worker *w, FILE *in, FILE *out) {
     char *line = NULL;
     size_t capacity = 0;
@@ -290,12 +300,7 @@ static void serve(worker *w, FILE *in, FILE *out) {
         cJSON_AddNumberToObject(answer, "status", status);
         if (status != CLDSA_SUCCESS)
             cJSON_AddStringToObject(answer, "reason", cldsa_error_message());
-        char *text = cJSON_PrintUnformatted(answer);
-        if (text)
-            fprintf(out, "%s\n", text);
-        fflush(out);
-        cJSON_free(text);
-        cJSON_Delete(answer);
+        put_line(out, answer);
         cJSON_Delete(request);
     }
     free(line);
@@ -316,6 +321,15 @@ static cldsa_status open_device(worker *w, const char *device) {
     return cldsa_tuning_use(w->ctx, ""); /* defaults are what the tables say */
 }
 
+/* The answer to whatever was asked. */
+static void say_gone(FILE *out, cldsa_status status) {
+    cJSON *answer = cJSON_CreateObject();
+    cJSON_AddNumberToObject(answer, "status", status);
+    cJSON_AddTrueToObject(answer, "gone");
+    cJSON_AddStringToObject(answer, "reason", cldsa_error_message());
+    put_line(out, answer);
+}
+
 cldsa_status tuner_worker_main(const char *device) {
     worker w = {.overrides = cJSON_CreateObject()};
     /* A tuner that is killed leaves no candidate hanging. */
@@ -332,7 +346,7 @@ cldsa_status tuner_worker_main(const char *device) {
     if (status == CLDSA_SUCCESS)
         serve(&w, stdin, answers);
     else
-        fprintf(answers, "{\"status\":%d,\"reason\":\"the device cannot be opened\"}\n", (int)status);
+        say_gone(answers, status);
     fclose(answers);
     close_case(&w);
     cJSON_Delete(w.overrides);

@@ -101,7 +101,8 @@ static void faulty_candidates_never_win(void **state) {
 
 static void a_killed_tuning_goes_on(void **state) {
     (void)state;
-    const char *log = cli_path("killed.jsonl");
+    char log[CLI_PATH_SIZE];
+    snprintf(log, sizeof log, "%s", cli_path("killed.jsonl"));
     /* Killed as soon as two trials are on record, and the last line is cut off as if it had been half written. */
     cli_shell(
         "'%s' " TUNE " --log '%s' --database '%s' >/dev/null & pid=$!\n"
@@ -125,6 +126,32 @@ static void a_killed_tuning_goes_on(void **state) {
     }
     cli_run("tune --resume --log '%s'", cli_path("none.jsonl"));
     cli_assert_error(3, "none.jsonl");
+}
+
+/* The drivers' list is emptied while it tunes: the next process, after a candidate that crashes, finds no device. */
+static void a_device_that_disappears_is_reported(void **state) {
+    (void)state;
+    char log[CLI_PATH_SIZE];
+    snprintf(log, sizeof log, "%s", cli_path("gone.jsonl"));
+    make_faulty_kernels();
+    cli_shell("mkdir -p '%s' && cp ${OCL_ICD_VENDORS:-/etc/OpenCL/vendors}/*.icd '%s'", cli_path("icd"),
+              cli_path("icd"));
+    cli_assert_ok();
+    cli_shell("export OCL_ICD_VENDORS='%s' CLDSA_KERNEL_DIR='%s'\n'%s' " TUNE
+              " --log '%s' --database '%s' >/dev/null & "
+              "pid=$!\nfor i in $(seq 600); do grep -q '\"trial\"' '%s' 2>/dev/null && break; sleep 0.05; done\n"
+              "rm '%s'/*; wait $pid",
+              cli_path("icd"), cli_path("kernels"), CLDSA_TEST_CLI, log, cli_path("gone.json"), log, cli_path("icd"));
+    cli_assert_error(3, "the device no longer answers");
+    read_log(log);
+    assert_int_equal(count("end", NULL, NULL), 0);
+    /* It is back, and with it the kernel without faults: what is known of another source does not count. */
+    cli_run("tune --resume --log '%s'", log);
+    cli_assert_ok();
+    read_log(log);
+    assert_int_equal(count("end", NULL, NULL), 1);
+    assert_int_equal(count("trial", "ROWS=4", "ok"), 2);
+    assert_int_equal(count("trial", NULL, "error"), 0);
 }
 
 static void two_at_once_lose_nothing(void **state) {
@@ -167,9 +194,8 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_words_are_named),
-        cmocka_unit_test(faulty_candidates_never_win),
-        cmocka_unit_test(a_killed_tuning_goes_on),
+        cmocka_unit_test(wrong_words_are_named),    cmocka_unit_test(faulty_candidates_never_win),
+        cmocka_unit_test(a_killed_tuning_goes_on),  cmocka_unit_test(a_device_that_disappears_is_reported),
         cmocka_unit_test(two_at_once_lose_nothing),
     };
     return cmocka_run_group_tests(tests, cli_make_directory, end);

@@ -21,7 +21,7 @@ enum {
     KEY_EXPORT,
     KEY_IMPORT,
     MAX_PRESETS = 16,
-    QUICK_BUDGET = 150,
+    QUICK_BUDGET = 140,
     USUAL_BUDGET = 600
 };
 
@@ -44,7 +44,7 @@ typedef struct tune_options {
 static const cli_option options_table[] = {
     CLI_OPTION_DEVICE,
     {KEY_SHAPES, "shapes", "LIST", "presets, or extents of one call (M=512,N=512); default cpu or gpu, and experiment"},
-    {KEY_BUDGET, "budget", "TIME", "10m, 90s, 1h in all (default 10m; with --quick 150s)"},
+    {KEY_BUDGET, "budget", "TIME", "10m, 90s, 1h in all (default 10m; with --quick 140s)"},
     {KEY_QUICK, "quick", NULL, "short measurements, and only what the experiment uses"},
     {KEY_STRATEGY, "strategy", "NAME", "auto, exhaustive, random, local or anneal (default auto)"},
     {KEY_SEED, "seed", "N", "of the search (default 1)"},
