@@ -18,7 +18,7 @@
 
 enum { MAX_RECORDS = 256 };
 
-/* What is tuned: the smallest space there is, five values of ROWS on CPUs and three of WG elsewhere. */
+/* What is tuned: the smallest space there is, five values of ROWS on CPUs and a few of WG elsewhere. */
 #define TUNE "tune cross_entropy --shapes N=300,V=1000 --deadline 8 --budget 60s"
 
 /* ---- the log ----------------------------------------------------------------------------------------------------- */
@@ -118,7 +118,10 @@ static void a_killed_tuning_goes_on(void **state) {
     cli_assert_ok();
     read_log(log);
     assert_int_equal(count("end", NULL, NULL), 1);
-    assert_int_equal(count("trial", NULL, NULL), 8); /* 5 of vec, 3 of simt: none twice */
+    assert_true(count("trial", NULL, NULL) > before);
+    for (int i = 0; i < num_records; ++i) /* none twice */
+        if (cJSON_HasObjectItem(records[i], "trial"))
+            assert_int_equal(count("trial", text(records[i], "tunables"), NULL), 1);
     for (int rows = 1; rows <= 16; rows *= 2) {
         char tunables[16];
         snprintf(tunables, sizeof tunables, "ROWS=%d", rows);
