@@ -114,31 +114,30 @@ static int forms_of(const peak_suite *suite, const element *e, form forms[MAX_FO
     return MAX_FORMS;
 }
 
+/* A form that does not build is no loss where another does; a wrong result is. */
 static cldsa_status measure_element(arithmetic *a, const element *e, bench_peak_row *row) {
     form forms[MAX_FORMS];
     int count = forms_of(a->suite, e, forms);
     double best = 0;
-    for (int i = 0; i < count; ++i) {
+    cldsa_status failure = CLDSA_SUCCESS;
+    for (int i = 0; i < count && failure != CLDSA_CHECK_FAILED; ++i) {
         bench_peak_row tried = {0};
         a->form = forms[i];
         a->steps = e->bytes == 2 ? HALF_STEPS : a->suite->on_cpu ? CPU_STEPS : GPU_STEPS;
         cldsa_status status = measure_form(a, e, &tried);
-        if (status != CLDSA_SUCCESS) {
-            bench_samples_free(&tried.samples);
-            return status;
-        }
-        double rate = tried.work / bench_samples_quantile(&tried.samples, 0);
+        failure = status != CLDSA_SUCCESS ? status : failure;
+        double rate = status == CLDSA_SUCCESS ? tried.work / bench_samples_quantile(&tried.samples, 0) : 0;
         if (rate > best) {
             best = rate;
-            bench_samples_free(&row->samples);
-            row->samples = tried.samples;
             row->work = tried.work;
             snprintf(row->how, sizeof row->how, "%s", tried.how);
-        } else {
-            bench_samples_free(&tried.samples);
+            const bench_samples slower = row->samples;
+            row->samples = tried.samples;
+            tried.samples = slower;
         }
+        bench_samples_free(&tried.samples);
     }
-    return CLDSA_SUCCESS;
+    return best > 0 && failure != CLDSA_CHECK_FAILED ? CLDSA_SUCCESS : failure;
 }
 
 static cldsa_status can_compute(const peak_suite *suite, const element *e) {

@@ -1,4 +1,5 @@
 /* What the bench says of a device and writes down: peaks, rooflines, the result file and its validation. */
+/* ctest: full, for what it measures */
 #include "bench/peak.h"
 #include "bench/schema.h"
 #include "tests/cli_runner.h"
@@ -107,6 +108,43 @@ static void peaks_are_sane(void **state) {
             assert_true(++arithmetic && value > 1e8 && value < 1e16);
     }
     assert_true(arithmetic >= 2 && memory >= 10 && latency >= 2 && transfer == 4);
+}
+
+/* The forms that only GPUs take, on whatever device there is, over small sets: right here, if not fast. */
+static void forms_of_gpus_are_right(void **state) {
+    (void)state;
+    cldsa_device_info info;
+    cldsa_context *ctx;
+    cl_int code;
+    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
+    cl_context context =
+        clCreateContext((cl_context_properties[]){CL_CONTEXT_PLATFORM, (cl_context_properties)info.platform, 0}, 1,
+                        &info.device, NULL, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    assert_int_equal(cldsa_context_create(context, info.device, NULL, &ctx), CLDSA_SUCCESS);
+    cl_command_queue queue = clCreateCommandQueue(context, info.device, CL_QUEUE_PROFILING_ENABLE, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    bench_peaks peaks = {0};
+    const bench_peak_options options = {.whole = false};
+    info.global_mem_bytes = 16 << 20; /* an eighth of it is the largest set */
+    peak_suite suite = {.ctx = ctx,
+                        .caps = cldsa_context_capabilities(ctx),
+                        .info = &info,
+                        .queue = queue,
+                        .options = &options,
+                        .peaks = &peaks};
+    peak_compute(&suite);
+    peak_memory(&suite);
+    peak_launches(&suite);
+    assert_true(peaks.num_rows >= 6);
+    for (int i = 0; i < peaks.num_rows; ++i)
+        if (peaks.rows[i]->status != BENCH_OK)
+            fail_msg("%s: %s", peaks.rows[i]->name, peaks.rows[i]->reason);
+    assert_true(peaks.flops > 0 && peaks.launch > 0 && peaks.num_levels >= 2);
+    bench_peaks_free(&peaks);
+    clReleaseCommandQueue(queue);
+    cldsa_context_destroy(ctx);
+    clReleaseContext(context);
 }
 
 static void levels_never_rise(void **state) {
@@ -307,6 +345,7 @@ int main(void) {
         cmocka_unit_test(roofline_takes_the_slowest),
         cmocka_unit_test(roofline_knows_levels),
         cmocka_unit_test(peaks_are_sane),
+        cmocka_unit_test(forms_of_gpus_are_right),
         cmocka_unit_test(levels_never_rise),
         cmocka_unit_test(operations_have_a_roofline),
         cmocka_unit_test(gain_is_against_defaults),
