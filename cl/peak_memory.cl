@@ -65,15 +65,18 @@ __kernel void peak_copy(__global const uint *source, __global uint *target, uint
 
 #else
 
-// Where pass p starts: about a third of the set further each time. `quads` is at least the number of work-items.
-#define START(p) ((uint)(((ulong)(p) * (quads / 3u + 1u)) % quads))
+// The next pass starts about a third of the set further. `quads` is at least the number of work-items.
+inline uint next_start(uint start, uint quads)
+{
+    start += quads / 3u + 1u;
+    return start < quads ? start : start - quads;
+}
 
 __kernel void peak_read(__global const uint4 *words, __global uint *out, uint quads, uint passes)
 {
     uint items = (uint)get_global_size(0), item = (uint)get_global_id(0);
     uint4 sum = 0u;
-    for (uint p = 0; p < passes; ++p) {
-        uint start = START(p);
+    for (uint p = 0, start = 0; p < passes; ++p, start = next_start(start, quads)) {
 #pragma unroll 8
         for (uint i = item; i < quads; i += items) {
             uint at = i + start;
@@ -86,8 +89,7 @@ __kernel void peak_read(__global const uint4 *words, __global uint *out, uint qu
 __kernel void peak_copy(__global const uint4 *source, __global uint4 *target, uint quads, uint passes)
 {
     uint items = (uint)get_global_size(0), item = (uint)get_global_id(0);
-    for (uint p = 0; p < passes; ++p) {
-        uint start = START(p);
+    for (uint p = 0, start = 0; p < passes; ++p, start = next_start(start, quads)) {
 #pragma unroll 4
         for (uint i = item; i < quads; i += items) {
             uint at = i + start;
