@@ -418,7 +418,8 @@ static void print_entry(const cJSON *entry) {
         snprintf(name, sizeof name, "%s%.32s", same_text(entry, measured, "variant") ? "*" : " ",
                  text_of(measured, "variant"));
         numbers_text(cJSON_GetObjectItemCaseSensitive(measured, "tunables"), ",", text, sizeof text);
-        print_measured(measured, name, text, is_current(entry, measured) ? "" : "  (of another kernel source: unused)");
+        print_measured(measured, name, *text ? text : "defaults",
+                       is_current(entry, measured) ? "" : "  (of another kernel source: unused)");
     }
 }
 

@@ -279,7 +279,14 @@ static cldsa_status store(tuner_session *session, const tuner_case_info *info, c
     if (fastest < 0)
         return CLDSA_SUCCESS;
     winners[fastest].fastest = true;
-    CLDSA_TRY(tuner_database_add(session->options->database, session->device, winners, (size_t)num_winners));
+    /* A default that nothing beat goes in as such: at the shapes near this one the variant may have others. */
+    tuner_winner kept[TUNER_MAX_VARIANTS];
+    for (int w = 0; w < num_winners; ++w) {
+        kept[w] = winners[w];
+        if (finalists[finalist[w]].is_default)
+            kept[w].tunables = "";
+    }
+    CLDSA_TRY(tuner_database_add(session->options->database, session->device, kept, (size_t)num_winners));
     for (int w = 0; w < num_winners; ++w)
         log_winner(session, &winners[w]);
     report(session, isfinite(before) ? before : winners[fastest].seconds, &winners[fastest]);

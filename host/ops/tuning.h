@@ -12,7 +12,8 @@
  *                   "params": "order=index",                   enums and flags that a call must share
  *                   "dtypes": "F32",                           of the tensors that may have several float dtypes
  *                   "variant": "radix",                        the fastest of all variants
- *                   "variants": [{"variant", "tunables": {"WG": 256}, "source": "<kernel source hash>",
+ *                   "variants": [{"variant", "tunables": {"WG": 256},   {}: nothing beat the defaults
+ *                                 "source": "<kernel source hash>",
  *                                 "seconds", "default_seconds", "spread", "date"}]}],
  *      "clblast": [{"kernel": "Xgemm", "precision": 32, "parameters": {"MWG": 64}, "seconds", "default_seconds",
  *                   "date"}]}
