@@ -16,7 +16,11 @@
 
 enum { MAX_CHECKS = 2 };
 
-static const double warm_up_seconds = 0.03;
+/* Compiling lets a GPU's clocks fall. */
+static const double warm_up_cpu = 0.03, warm_up_gpu = 0.1;
+
+/* Of wall time, which launches and waits add to what device events count. */
+static const double overhead_seconds = 1e-3;
 
 typedef struct worker {
     cldsa_context *ctx;
@@ -215,11 +219,11 @@ static cldsa_status measure(worker *w, double budget, double limit, tuner_result
     double start = bench_now();
     cldsa_status status = bench_warm_up(&task, 0);
     double once = bench_now() - start;
-    bool slow = limit > 0 && once > 4 * limit; /* launches cost time that device events do not count */
+    bool slow = limit > 0 && once > 2 * limit + overhead_seconds;
     if (slow)
         bench_samples_add(&samples, once);
     if (status == CLDSA_SUCCESS && !slow)
-        status = bench_warm_up(&task, warm_up_seconds);
+        status = bench_warm_up(&task, w->on_cpu ? warm_up_cpu : warm_up_gpu);
     if (status == CLDSA_SUCCESS && !slow)
         status = bench_measure(&task, w->on_cpu, budget / 8, &samples);
     slow = slow || (limit > 0 && bench_samples_quantile(&samples, 0) > limit);

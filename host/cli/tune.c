@@ -45,7 +45,7 @@ static const cli_option options_table[] = {
     CLI_OPTION_DEVICE,
     {KEY_SHAPES, "shapes", "LIST", "presets, or extents of one call (M=512,N=512); default cpu or gpu, and experiment"},
     {KEY_BUDGET, "budget", "TIME", "10m, 90s, 1h in all (default 10m; with --quick 140s)"},
-    {KEY_QUICK, "quick", NULL, "short measurements, and only what the experiment uses"},
+    {KEY_QUICK, "quick", NULL, "the experiment's largest calls and usual variants only, short measurements"},
     {KEY_STRATEGY, "strategy", "NAME", "auto, exhaustive, random, local or anneal (default auto)"},
     {KEY_SEED, "seed", "N", "of the search (default 1)"},
     {KEY_DEADLINE, "deadline", "SECONDS", "a candidate that takes longer is killed, compilation included (default 30)"},
