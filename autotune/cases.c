@@ -110,18 +110,43 @@ static void order_cases(tuner_case *cases, int count) {
     qsort(cases, (size_t)count, sizeof *cases, leaders_then_size);
 }
 
+/* Extents on the command line must be the operation's. */
+static cldsa_status check_extents(const tuner_options *options, const tuner_case *test) {
+    char value[CLDSA_WORKLOAD_TEXT], name[32];
+    for (const char *at = options->dims ? options->dims : ""; *at; at += strspn(at, " ")) {
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "="), at);
+        if (!cldsa_workload_option(test->dims, ' ', name, value))
+            return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s has no extent \"%s\" here; it has %s", test->op, name,
+                              test->dims);
+        at += strcspn(at, " ");
+    }
+    return CLDSA_SUCCESS;
+}
+
+static cldsa_status append_cases(const tuner_options *options, const bench_preset *preset, tuner_case *cases,
+                                 int *count) {
+    for (size_t i = 0; i < preset->count && *count < TUNER_MAX_CASES; ++i) {
+        if (!tuner_wants(options, preset->cases[i].op))
+            continue;
+        make_case(options, preset, (int)i, &cases[*count]);
+        CLDSA_TRY(check_extents(options, &cases[*count]));
+        *count += is_new(options, cases, *count, &cases[*count]);
+    }
+    return CLDSA_SUCCESS;
+}
+
 cldsa_status tuner_list_cases(const tuner_options *options, tuner_case **out, int *count) {
     tuner_case *cases = calloc(TUNER_MAX_CASES, sizeof *cases);
     if (!cases)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the list of cases");
+    cldsa_status status = CLDSA_SUCCESS;
     *count = 0;
-    for (size_t p = 0; p < options->num_presets; ++p)
-        for (size_t i = 0; i < options->presets[p]->count && *count < TUNER_MAX_CASES; ++i) {
-            if (!tuner_wants(options, options->presets[p]->cases[i].op))
-                continue;
-            make_case(options, options->presets[p], (int)i, &cases[*count]);
-            *count += is_new(options, cases, *count, &cases[*count]);
-        }
+    for (size_t p = 0; p < options->num_presets && status == CLDSA_SUCCESS; ++p)
+        status = append_cases(options, options->presets[p], cases, count);
+    if (status != CLDSA_SUCCESS) {
+        free(cases);
+        return status;
+    }
     order_cases(cases, *count);
     *out = cases;
     return CLDSA_SUCCESS;

@@ -332,5 +332,7 @@ cldsa_status tuner_run(const cldsa_device_info *device, const tuner_options *opt
     }
     cJSON_Delete(session.overrides);
     free(cases);
+    if (status == CLDSA_SUCCESS && session.broken && !session.gains)
+        status = cldsa_fail(CLDSA_UNSUPPORTED, "none of the %d cases could be tuned", session.broken);
     return status;
 }

@@ -184,6 +184,8 @@ static void wrong_words_are_named(void **state) {
     cli_assert_error(2, "experimant|did you mean experiment");
     cli_run("tune --shapes N=300");
     cli_assert_error(2, "--shapes N=300|name the operations");
+    cli_run("tune gemm --shapes M=64,Q=3 --log '%s'", cli_path("words.jsonl"));
+    cli_assert_error(2, "gemm has no extent \"Q\"|M=64");
     cli_run("tune --strategy anneall");
     cli_assert_error(2, "--strategy|anneal");
     cli_shell("echo '{\"x\": 1}' >'%s'", cli_path("not.jsonl"));
