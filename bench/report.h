@@ -90,6 +90,7 @@ void report_find_out(bench_report *report);
 void report_put_systems(FILE *out, const bench_report *report);
 void report_put_peaks(FILE *out, const bench_report *report);
 void report_put_operations(FILE *out, const bench_report *report);
+void report_put_calls(FILE *out, const bench_report *report);
 void report_put_end_to_end(FILE *out, const bench_report *report);
 void report_put_training(FILE *out, const bench_report *report);
 void report_put_variants(FILE *out, const bench_report *report);

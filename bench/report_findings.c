@@ -212,6 +212,29 @@ static void find_failures(bench_report *report) {
     end(report, finding);
 }
 
+/* A compute roof that calls break through, or a busy machine: the figures of such a device are worth less. */
+static void find_doubts(bench_report *report) {
+    static const double allowance = 110;
+    report_finding *finding = begin(report, "To be read with care");
+    for (int d = 0; d < report->num_devices; ++d) {
+        const report_device *device = &report->devices[d];
+        const cJSON *host = bench_member(device->system, "host");
+        double load = bench_number(host, "load"), threads = bench_number(host, "threads");
+        int above = 0;
+        for (size_t i = 0; i < device->num_rows; ++i)
+            above += bench_is(bench_member(device->rows[i].json, "roofline"), "limit", "compute") &&
+                     report_percent(device->rows[i].json) > allowance;
+        if (above)
+            say(finding,
+                "%son %s %d calls exceed the measured peak of arithmetic by over 10 %%, so that was measured too low",
+                comma(finding, "; "), device->label, above);
+        if (load > threads / 2)
+            say(finding, "%s%s was busy with other work (load %.1f on %.0f threads before the run)",
+                comma(finding, "; "), device->label, load, threads);
+    }
+    end(report, finding);
+}
+
 static void find_vendors(bench_report *report) {
     int targets = 0, good = 0, skipped = 0, kernels = 0, failed = 0;
     const cJSON *target;
@@ -238,5 +261,6 @@ void report_find_out(bench_report *report) {
     for (int d = 0; d < report->num_devices; ++d)
         find_peers(report, &report->devices[d]);
     find_failures(report);
+    find_doubts(report);
     find_vendors(report);
 }

@@ -96,6 +96,7 @@ static const section sections[] = {
     {"variants", "Kernel variants that ran", report_put_variants, "ops"},
     {"tuning", "What tuning gains", report_put_gain, "ops"},
     {"peers", "Against peers", report_put_peers, NULL},
+    {"calls", "Every call", report_put_calls, "ops"},
     {"failures", "Not measured, and why", report_put_failures, NULL},
     {"compilers", "Other vendors' compilers", report_put_vendors, NULL},
 };

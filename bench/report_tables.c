@@ -207,16 +207,32 @@ void report_put_peaks(FILE *out, const bench_report *report) {
 
 /* ---- operations -------------------------------------------------------------------------------------------------- */
 
-static void put_summary(FILE *out, const bench_report *report, const char *op) {
-    begin_row(out, op);
+/* How many of the device's calls of an operation (NULL: all) have no time. */
+static int count_failed(const report_device *device, const char *op) {
+    int failed = 0;
+    for (size_t i = 0; i < device->num_rows; ++i) {
+        const cJSON *row = device->rows[i].json;
+        failed += bench_is(row, "suite", "ops") && (!op || bench_is(row, "op", op)) && !bench_row_is_ok(row);
+    }
+    return failed;
+}
+
+/* The mean of a value over an operation's calls (NULL: all), with the number of calls; a bar of `full` fills the cell.
+ */
+static void put_mean_row(FILE *out, const bench_report *report, const char *op, report_value value, double full,
+                         const char *unit) {
+    begin_row(out, op ? op : "geometric mean of all calls");
     for (int d = 0; d < report->num_devices; ++d) {
-        int count;
-        char text[32], below[32];
-        double percent = report_mean(&report->devices[d], op, report_percent, &count);
-        snprintf(text, sizeof text, "%.*f %%", percent < 10 ? 1 : 0, percent);
-        snprintf(below, sizeof below, "%d call%s", count, count == 1 ? "" : "s");
-        if (count)
-            put_bar(out, text, percent / 100, d + 1, below);
+        int count, failed = count_failed(&report->devices[d], op);
+        char text[64];
+        double mean = report_mean(&report->devices[d], op, value, &count);
+        size_t used = count ? (size_t)snprintf(text, sizeof text, "%.*f %s (%d)",
+                                               full < mean * 10 ? full < 10 ? 2 : 0 : 1, mean, unit, count)
+                            : 0;
+        if (failed)
+            snprintf(text + used, sizeof text - used, "%s%d without a time", used ? ", " : "", failed);
+        if (count || failed)
+            put_bar(out, text, mean / full, d + 1, "");
         else
             put_empty(out);
     }
@@ -228,7 +244,7 @@ static void put_summaries(FILE *out, const bench_report *report) {
     begin_table(out, report, "operation");
     for (size_t i = 0; i < report->num_keys; ++i)
         if (starts_op(report, i, &op) && *op)
-            put_summary(out, report, op);
+            put_mean_row(out, report, op, report_percent, 100, "%");
     end_table(out);
 }
 
@@ -250,7 +266,11 @@ static void put_call(FILE *out, const cJSON *row, int colour) {
     put_bar(out, text, percent / 100, colour, below);
 }
 
-static void put_calls(FILE *out, const bench_report *report) {
+void report_put_calls(FILE *out, const bench_report *report) {
+    fputs(
+        "<p>Median; below it the 10th to 90th percentile, the rate of useful arithmetic or compulsory traffic, and the "
+        "percent of what limits the call: compute, memory or launch.</p>\n",
+        out);
     begin_table(out, report, "call");
     for (size_t i = 0; i < report->num_keys; ++i) {
         const char *op;
@@ -277,16 +297,12 @@ static void put_calls(FILE *out, const bench_report *report) {
 }
 
 void report_put_operations(FILE *out, const bench_report *report) {
-    fputs("<p>Percent of the roofline: the least time in which the device could do the call by its own measured peaks, "
+    fputs("<p>Percent of the roofline: the least time in which the device could do a call by its own measured peaks, "
           "over "
-          "the median. Geometric mean over the calls of an operation; the calls themselves follow.</p>\n",
+          "the median. Geometric mean over an operation's calls, whose number follows; each is listed <a "
+          "href=\"#calls\">below</a>.</p>\n",
           out);
     put_summaries(out, report);
-    fputs("<h3>Every call</h3><p>Median; below it the 10th to 90th percentile, the rate of useful arithmetic or "
-          "compulsory "
-          "traffic, and the percent of what limits the call: compute, memory or launch.</p>\n",
-          out);
-    put_calls(out, report);
 }
 
 /* ---- end to end -------------------------------------------------------------------------------------------------- */
@@ -453,33 +469,20 @@ static bool has_gain(const bench_report *report, const char *op) {
     return count > 0;
 }
 
-static void put_gain_row(FILE *out, const bench_report *report, const char *op) {
-    begin_row(out, op ? op : "geometric mean of all calls");
-    for (int d = 0; d < report->num_devices; ++d) {
-        int count;
-        char text[32], below[32];
-        double gain = report_mean(&report->devices[d], op, report_gain, &count);
-        snprintf(text, sizeof text, "%.2f x", gain);
-        snprintf(below, sizeof below, "%d call%s", count, count == 1 ? "" : "s");
-        if (count)
-            put_bar(out, text, gain / 4, d + 1, below);
-        else
-            put_empty(out);
-    }
-    fputs("</tr>\n", out);
-}
-
 void report_put_gain(FILE *out, const bench_report *report) {
     const char *op;
     if (!has_gain(report, NULL)) {
         fputs("<p>No file was measured with <code>--gain</code>.</p>\n", out);
         return;
     }
-    fputs("<p>Time with default tunables over time as tuned, measured in turn. The bar ends at 4 x.</p>\n", out);
+    fputs("<p>Time with default tunables over time as tuned, measured in turn; geometric mean, with the number of "
+          "calls. The bar "
+          "ends at 4 x.</p>\n",
+          out);
     begin_table(out, report, "operation");
-    put_gain_row(out, report, NULL);
+    put_mean_row(out, report, NULL, report_gain, 4, "x");
     for (size_t i = 0; i < report->num_keys; ++i)
         if (starts_op(report, i, &op) && *op && has_gain(report, op))
-            put_gain_row(out, report, op);
+            put_mean_row(out, report, op, report_gain, 4, "x");
     end_table(out);
 }

@@ -174,6 +174,21 @@ static void the_page_stands_alone(void **state) {
     assert_true(count_of(page, "<svg") >= 3); /* a roofline each, bandwidth, ... */
 }
 
+static void doubts_are_said(void **state) {
+    (void)state;
+    cJSON *file = result_file("Processor", "2026-02-01T00:00:00Z");
+    cJSON *row = result_add_op(file, "gemm", "M=1", 1e-3, 0.01, 1), *system = cJSON_GetObjectItem(file, "system");
+    save("sound.json", cJSON_Duplicate(file, true));
+    set_percent(row, 180);
+    result_set(cJSON_GetObjectItem(system, "host"), "load", cJSON_CreateNumber(5));
+    save("doubtful.json", file);
+    cli_run("report '%s'", cli_path("sound.json"));
+    assert_null(strstr(cli_result.out, "with care"));
+    cli_run("report '%s'", cli_path("doubtful.json"));
+    assert_has(cli_result.out, "1 calls exceed the measured peak of arithmetic");
+    assert_has(cli_result.out, "load 5.0 on 2 threads");
+}
+
 /* Files of one device are one column; of a row that two of them have, the newer counts, whatever their order. */
 static void files_of_a_device_merge(void **state) {
     (void)state;
@@ -276,6 +291,7 @@ int main(void) {
         cmocka_unit_test(every_reason_is_shown),
         cmocka_unit_test(findings_follow_the_figures),
         cmocka_unit_test(the_page_stands_alone),
+        cmocka_unit_test(doubts_are_said),
         cmocka_unit_test(files_of_a_device_merge),
         cmocka_unit_test(compilers_are_shown),
         cmocka_unit_test(prints_markdown_without_files),
