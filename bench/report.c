@@ -72,7 +72,7 @@ double report_mean(const report_device *device, const char *op, report_value val
 double report_crossover(const report_device *device, const char *mode, double *from, double *to, double *K) {
     for (size_t i = device->num_crossovers; i-- > 0;) {
         const cJSON *crossover = device->crossovers[i];
-        if (!bench_is(crossover, "mode", mode))
+        if (!bench_is(crossover, "mode", mode) || bench_number(crossover, "to") == 0)
             continue;
         *from = bench_number(crossover, "from");
         *to = bench_number(crossover, "to");

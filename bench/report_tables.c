@@ -117,9 +117,17 @@ static void compiler(const report_device *device, char *text, size_t size) {
     snprintf(text, size, "%s", bench_text(device->system, "compiler"));
 }
 
+/* Where the tunables of its calls come from: "12 exact, 3 none". */
 static void tuning(const report_device *device, char *text, size_t size) {
-    const cJSON *match = bench_member(device->system, "tuning");
-    snprintf(text, size, "%s", bench_text(match, "match"));
+    static const char *const matches[] = {"exact", "architecture", "vendor", "forced", "none"};
+    size_t used = 0;
+    for (size_t m = 0; m < sizeof matches / sizeof *matches && used < size; ++m) {
+        int count = 0;
+        for (size_t i = 0; i < device->num_rows; ++i)
+            count += bench_is(bench_member(device->rows[i].json, "tuning"), "match", matches[m]);
+        if (count)
+            used += (size_t)snprintf(text + used, size - used, "%s%d %s", used ? ", " : "", count, matches[m]);
+    }
 }
 
 static void merged(const report_device *device, char *text, size_t size) {
@@ -156,7 +164,7 @@ void report_put_systems(FILE *out, const bench_report *report) {
                  {"host", host},
                  {"host's clock", clocks},
                  {"build options", compiler},
-                 {"tuning", tuning},
+                 {"calls by tuning", tuning},
                  {"measured", measured},
                  {"rows", merged},
                  {"peak f32 arithmetic", peak_flops},

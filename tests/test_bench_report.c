@@ -104,6 +104,8 @@ static void make_files(void) {
     result_add_train(cpu, 256, "dense", 4000);
     result_add_end_to_end(cpu, "decode", 4096, 4e-3, 1e-3);
     add_crossover(cpu, "decode", 0);
+    add_crossover(cpu, "prefill", 0);
+    result_set(cJSON_GetArrayItem(cJSON_GetObjectItem(cpu, "crossovers"), 1), "to", cJSON_CreateNumber(0));
     save("card.json", card);
     save("more.json", more);
     save("cpu.json", cpu);
@@ -154,6 +156,8 @@ static void findings_follow_the_figures(void **state) {
     assert_has(markdown, "2.00 x rival's speed (geometric mean; faster in 1 of 1)");
     assert_has(markdown, "from T = 4096 on (K = 512); Made-up OpenCL not up to T = 65536");
     assert_has(markdown, "Not measured:** 3 of 11 rows (error: 1, unsupported: 1, skipped: 1;");
+    assert_null(strstr(markdown, "pays in prefill")); /* nothing of it was measured */
+    assert_has(page, "3 none");                       /* calls by tuning */
     assert_has(markdown, "(S = 256, dense), ");
     assert_has(page, "geometric mean of 2 calls");
 }
