@@ -80,11 +80,13 @@ cldsa_status bench_peaks_measure(cldsa_context *ctx, const bench_peak_options *o
         clCreateCommandQueue(cldsa_context_cl(ctx), cldsa_context_device(ctx), CL_QUEUE_PROFILING_ENABLE, &code);
     if (code)
         return cldsa_fail(code, "clCreateCommandQueue: %s", cldsa_status_text(code));
-    peak_compute(&suite);
+    peak_compute(&suite, true);
     peak_memory(&suite);
     peak_launches(&suite);
     if (options->whole)
         peak_transfers(&suite);
+    peak_compute(&suite, false);
+    bench_samples_free(&suite.early.samples);
     clReleaseCommandQueue(suite.queue);
     return CLDSA_SUCCESS;
 }

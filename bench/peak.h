@@ -70,6 +70,7 @@ typedef struct peak_suite {
     bool on_cpu;
     const bench_peak_options *options;
     bench_peaks *peaks;
+    bench_peak_row early; /* f32, measured before all else */
 } peak_suite;
 
 /* Fills name, unit and work; the row is then measured and handed to peak_done. Never NULL: without room it is lost. */
@@ -88,7 +89,8 @@ cldsa_status peak_download(peak_suite *suite, cl_mem buffer, size_t bytes, void 
 /* How long one launch should take, so that what surrounds it does not count. */
 double peak_launch_seconds(const peak_suite *suite);
 
-void peak_compute(peak_suite *suite);   /* peak_compute.c */
+/* peak_compute.c. Early: f32 for the first time, so that a disturbance of a second is not taken for the device. */
+void peak_compute(peak_suite *suite, bool early);
 void peak_memory(peak_suite *suite);    /* peak_memory.c: levels, local memory */
 void peak_launches(peak_suite *suite);  /* peak_launch.c */
 void peak_transfers(peak_suite *suite); /* peak_launch.c */

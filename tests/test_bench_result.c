@@ -133,7 +133,7 @@ static void forms_of_gpus_are_right(void **state) {
                         .queue = queue,
                         .options = &options,
                         .peaks = &peaks};
-    peak_compute(&suite);
+    peak_compute(&suite, false);
     peak_memory(&suite);
     peak_launches(&suite);
     assert_true(peaks.num_rows >= 6);
