@@ -285,7 +285,7 @@ static cldsa_status decide(tuner_session *session, const tuner_case *product) {
     }
     tuner_worker_end(&plain);
     if (status == CLDSA_SUCCESS) {
-        const bool faster = tuner_clearly_faster(&tuned, &untuned);
+        const bool faster = tuner_clearly_faster(&tuned, &untuned); /* not where both fail */
         double before = bench_samples_quantile(&untuned.medians, 0.5);
         double after = bench_samples_quantile(&tuned.medians, 0.5);
         if (faster)

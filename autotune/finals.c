@@ -233,8 +233,10 @@ static void log_winner(tuner_session *session, const tuner_winner *winner) {
 static void report(tuner_session *session, double before, const tuner_winner *fastest) {
     char old[32], new[32];
     double gain = before / fastest->seconds;
-    session->log_gain += log(gain);
-    ++session->gains;
+    cJSON *record = cJSON_CreateObject();
+    cJSON_AddStringToObject(record, "done", session->now->label);
+    cJSON_AddNumberToObject(record, "gain", gain);
+    tuner_log_add(session->log, record);
     tuner_progress_line(session, "[%d/%d] %s: %s -> %s, %.2f x, %s %s", session->case_number, session->num_cases,
                         session->now->label, tuner_duration(before, old), tuner_duration(fastest->seconds, new), gain,
                         fastest->variant, fastest->tunables);
@@ -305,16 +307,7 @@ cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, t
         tuner_rounds_free(&finalists[i].rounds);
         bench_samples_free(&finalists[i].spreads);
     }
-    if (status != CLDSA_SUCCESS)
-        return status;
-    cJSON *record = cJSON_CreateObject();
-    cJSON_AddStringToObject(record, "done", session->now->label);
-    if (left == 0) {
-        cJSON_AddStringToObject(record, "reason", "no candidate is right, the default included");
-        ++session->broken;
-        tuner_progress_line(session, "[%d/%d] %s: no candidate is right, the default included", session->case_number,
-                            session->num_cases, session->now->label);
-    }
-    tuner_log_add(session->log, record);
-    return CLDSA_SUCCESS;
+    if (status == CLDSA_SUCCESS && left == 0)
+        tuner_give_up(session, "no candidate is right, the default included");
+    return status;
 }

@@ -55,8 +55,7 @@ typedef struct tuner_session {
     double printed; /* when the last line was */
 
     /* for the summary */
-    double log_gain;
-    int gains, missed, broken;
+    int missed, broken;
 } tuner_session;
 
 /* A target's candidate, from the log if it is there; INFINITY where it fails. Fails only if the device is gone. */
@@ -64,6 +63,9 @@ cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t
 
 /* Candidates by strategy until the clock stands at `until` or all were tried. */
 cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int count, double until);
+
+/* The present case is done with, for this reason. */
+void tuner_give_up(tuner_session *session, const char *reason);
 
 /* The request that opens a case, at other extents if given. */
 cJSON *tuner_open_request(const tuner_session *session, const tuner_case *test, const char *dims);

@@ -193,7 +193,8 @@ static cldsa_status search_case(tuner_session *session, const tuner_case_info *i
         for (int i = 0; i < count; ++i) {
             double seconds;
             bool chosen = strcmp(targets[i].space->variant, info->chosen) == 0;
-            if (chosen != (pass == 0) || (!chosen && session->options->quick))
+            bool late = tuner_log_clock(session->log) >= session->case_end;
+            if (chosen != (pass == 0) || (!chosen && (late || session->options->quick)))
                 continue;
             CLDSA_TRY(tuner_evaluate(session, &targets[i], targets[i].space->fallback, &seconds));
             if (chosen && isfinite(seconds))
@@ -224,7 +225,7 @@ static cldsa_status work_on(tuner_session *session, const tuner_case_info *info)
     return status;
 }
 
-static void give_up(tuner_session *session, const char *reason) {
+void tuner_give_up(tuner_session *session, const char *reason) {
     cJSON *record = cJSON_CreateObject();
     cJSON_AddStringToObject(record, "done", session->now->label);
     cJSON_AddStringToObject(record, "reason", reason);
@@ -252,7 +253,7 @@ static cldsa_status tune_case(tuner_session *session, const tuner_case *test) {
     if (status != CLDSA_SUCCESS) {
         if (status == CL_DEVICE_NOT_AVAILABLE)
             return status;
-        give_up(session, cldsa_error_message());
+        tuner_give_up(session, cldsa_error_message());
         return CLDSA_SUCCESS;
     }
     status = work_on(session, &info);
@@ -295,16 +296,31 @@ static cldsa_status tune_all(tuner_session *session, const tuner_case *cases, in
                                       "clblast: none of these presets holds a gemm that is large enough to tune by")
                          : tune_cases(session, cases, count);
         double left = session->end - tuner_log_clock(session->log);
-        CLDSA_TRY(tuner_tune_clblast(session, &product, count ? clblast_part * left : left));
+        cldsa_status status = tuner_tune_clblast(session, &product, count ? clblast_part * left : left);
+        if (status == CL_DEVICE_NOT_AVAILABLE || (status != CLDSA_SUCCESS && !count))
+            return status;
+        if (status != CLDSA_SUCCESS)
+            tuner_progress_line(session, "CLBlast: %s", cldsa_error_message());
     }
     return tune_cases(session, cases, count);
 }
 
+/* Over all cases of the log, those before an interruption included. */
 static void summarise(tuner_session *session) {
-    if (session->gains)
+    double log_gain = 0;
+    int gains = 0;
+    const cJSON *record;
+    cJSON_ArrayForEach(record, session->log->records) {
+        const cJSON *gain = cJSON_GetObjectItemCaseSensitive(record, "gain");
+        if (cJSON_IsNumber(gain)) {
+            log_gain += log(gain->valuedouble);
+            ++gains;
+        }
+    }
+    if (gains)
         tuner_progress_line(session,
-                            "%d cases, %.2f x the defaults' speed (geometric mean); %zu candidates, %zu failed",
-                            session->gains, exp(session->log_gain / session->gains), session->tried, session->failed);
+                            "%d cases, %.2f x the defaults' speed (geometric mean); %zu candidates, %zu failed", gains,
+                            exp(log_gain / gains), session->tried, session->failed);
     char path[4096];
     if (tuner_picture(session->log, path) == CLDSA_SUCCESS)
         tuner_progress_line(session, "picture: %s", path);
@@ -332,7 +348,7 @@ cldsa_status tuner_run(const cldsa_device_info *device, const tuner_options *opt
     }
     cJSON_Delete(session.overrides);
     free(cases);
-    if (status == CLDSA_SUCCESS && session.broken && !session.gains)
+    if (status == CLDSA_SUCCESS && session.broken == count && count)
         status = cldsa_fail(CLDSA_UNSUPPORTED, "none of the %d cases could be tuned", session.broken);
     return status;
 }

@@ -185,7 +185,7 @@ cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tu
  *   {"trial": case, "variant", "source", "tunables", "outcome", "seconds", "p10", "p90", "error", "reason", "at"}
  *   {"final": case, ... as a trial}    a finalist over all rounds
  *   {"winner": case, "op", "kind", "variant", "tunables", "seconds", "default_seconds", "fastest"}   of each variant
- *   {"done": case}                     and a "reason" where it could not be tuned
+ *   {"done": case, "gain"}             of the fastest over the usual variant's default; or a "reason" why there is none
  *   {"end": true}
  * "at" is the tuning's own clock, which stands still between a kill and its resumption.
  */
