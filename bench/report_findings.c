@@ -51,10 +51,10 @@ static void find_crossovers(bench_report *report, const char *mode) {
             continue;
         say(finding, "%s%s ", comma(finding, "; "), device->label);
         if (T == 0)
-            say(finding, "not up to T = %.0f", to);
+            say(finding, "nowhere");
         else
             say(finding, T == from ? "from T = %.0f, the least measured" : "from T = %.0f on", T);
-        say(finding, " (K = %.0f)", K);
+        say(finding, " (K = %.0f, measured to T = %.0f)", K, to);
     }
     end(report, finding);
 }

@@ -111,7 +111,7 @@ static void put_targets(FILE *out, const cJSON *targets) {
         fputs("<tr>", out);
         cldsa_html_element(out, "th scope=row", bench_text(target, "target"));
         cldsa_html_element(out, "td class=left", bench_text(target, "device"));
-        cldsa_html_element(out, "td class=left", bench_text(target, "compiler"));
+        cldsa_html_element(out, "td class=reason", bench_text(target, "compiler"));
         snprintf(text, sizeof text, "%.20s%s%.200s", bench_text(target, "status"),
                  *bench_text(target, "reason") ? ": " : "", bench_text(target, "reason"));
         cldsa_html_element(out, bench_is(target, "status", "error") ? "td class=\"reason bad\"" : "td class=reason",
@@ -127,6 +127,7 @@ static void put_targets(FILE *out, const cJSON *targets) {
 typedef struct vendor_cell {
     int builds, failed;
     double registers, spills, local, occupancy;
+    bool in_bytes; /* what is spilled; else in registers */
     const char *reason;
 } vendor_cell;
 
@@ -149,6 +150,7 @@ static vendor_cell sum_up(const cJSON *kernels, const cJSON *like, const char *t
         /* fmax and fmin take the number where the other is NaN. */
         cell.registers = fmax(cell.registers, bench_number(kernel, "registers"));
         cell.spills = fmax(fmax(cell.spills, bench_number(kernel, "spills")), bench_number(kernel, "spill_bytes"));
+        cell.in_bytes |= bench_member(kernel, "spill_bytes") != NULL;
         cell.local = fmax(cell.local, bench_number(kernel, "local_bytes"));
         cell.occupancy = fmin(cell.occupancy, bench_number(kernel, "occupancy_percent"));
     }
@@ -174,11 +176,12 @@ static void put_vendor_cell(FILE *out, const vendor_cell *cell) {
     size_t used = 0;
     text[0] = '\0';
     if (cell->spills > 0)
-        used += (size_t)snprintf(text + used, sizeof text - used, "%.0f spilled", cell->spills);
+        used += (size_t)snprintf(text + used, sizeof text - used, "%.0f%s spilled", cell->spills,
+                                 cell->in_bytes ? " B" : "");
     if (!isnan(cell->occupancy))
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s%.0f %% occ", used ? " · " : "", cell->occupancy);
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%.0f %% occ", used ? "\n" : "", cell->occupancy);
     if (cell->local > 0)
-        snprintf(text + used, sizeof text - used, "%s%.1f KiB", used ? " · " : "", cell->local / 1024);
+        snprintf(text + used, sizeof text - used, "%s%.1f KiB", used ? "\n" : "", cell->local / 1024);
     if (*text)
         cldsa_html_element(out, "div class=muted", text);
     fputs("</td>", out);
@@ -217,7 +220,7 @@ static void put_kernels(FILE *out, const cJSON *targets, const cJSON *kernels) {
 /* Every build that failed, in full. */
 static void put_failed_builds(FILE *out, const cJSON *kernels) {
     const cJSON *kernel;
-    fputs("<ul>\n", out);
+    fputs("<details><summary>Every build that failed, and why</summary><ul>\n", out);
     cJSON_ArrayForEach(kernel, kernels) if (!bench_row_is_ok(kernel)) {
         char text[1400];
         snprintf(text, sizeof text, "%.30s: %.60s of %.60s, %.600s: %.600s", bench_text(kernel, "target"),
@@ -225,7 +228,7 @@ static void put_failed_builds(FILE *out, const cJSON *kernels) {
                  bench_text(kernel, "reason"));
         cldsa_html_element(out, "li", text);
     }
-    fputs("</ul>\n", out);
+    fputs("</ul></details>\n", out);
 }
 
 void report_put_vendors(FILE *out, const bench_report *report) {

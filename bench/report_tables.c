@@ -335,7 +335,7 @@ void report_put_end_to_end(FILE *out, const bench_report *report) {
         if (!bench_is(any, "suite", "end-to-end"))
             continue;
         char text[256];
-        snprintf(text, sizeof text, "%.40s T=%.0f S=%.0f K=%.0f %.60s %.20s", bench_text(any, "mode"),
+        snprintf(text, sizeof text, "%.40s T=%.0f S=%.0f K=%.0f %.120s %.20s", bench_text(any, "mode"),
                  bench_number(any, "T"), bench_number(any, "S"), bench_number(any, "K"), bench_text(any, "shape"),
                  bench_text(any, "dtype"));
         begin_row(out, text);

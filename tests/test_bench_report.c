@@ -154,7 +154,7 @@ static void findings_follow_the_figures(void **state) {
                "Card &lt;&> \"A\" 40 % (geometric mean of 2 calls; least: gemm, 40.0 %); Made-up OpenCL 50 %");
     assert_has(markdown, "2.00 x over defaults (geometric mean of 2 calls; most: gemm, 4.0 x; 0 over 3 % slower)");
     assert_has(markdown, "2.00 x rival's speed (geometric mean; faster in 1 of 1)");
-    assert_has(markdown, "from T = 4096 on (K = 512); Made-up OpenCL not up to T = 65536");
+    assert_has(markdown, "from T = 4096 on (K = 512, measured to T = 65536); Made-up OpenCL nowhere (K = 512, ");
     assert_has(markdown, "Not measured:** 3 of 11 rows (error: 1, unsupported: 1, skipped: 1;");
     assert_null(strstr(markdown, "pays in prefill")); /* nothing of it was measured */
     assert_has(page, "3 none");                       /* calls by tuning */
