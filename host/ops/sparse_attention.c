@@ -1,4 +1,5 @@
-/* Attention over a selection, forward. Kernels: cl/sparse_attention_{vec,simt,pack}.cl. */
+/* Attention over a selection, forward. The GPU variants are in
+ * sparse_attention_gpu.c. Kernels of this file: cl/sparse_attention_{vec,pack}.cl. */
 #include <cldsa/sparse_attention.h>
 
 #include <math.h>
@@ -182,52 +183,6 @@ static const cldsa_variant vec = {
     .enqueue = vec_enqueue,
 };
 
-/* ---- GPUs ----------------------------------------------------------------------------------------------------- */
-
-bool cldsa_sparse_simt_can_run(const cldsa_run *run) {
-    const int64_t *d = run->dims;
-    return cldsa_context_device_info(run->ctx)->max_work_group_size >= SPARSE_INDEX_WG &&
-           d[SPARSE_B] * d[SPARSE_T] * d[SPARSE_HK] < UINT32_MAX &&
-           d[SPARSE_B] * d[SPARSE_S] * d[SPARSE_H] < UINT32_MAX; /* row numbers are 32-bit */
-}
-
-int cldsa_sparse_simt_heads(const cldsa_run *run, int most) {
-    int heads = 1;
-    while (heads < cldsa_sparse_group(run) && 2 * heads <= most)
-        heads *= 2;
-    return heads;
-}
-
-static cldsa_status simt_enqueue(cldsa_run *run) {
-    const cldsa_sparse_attention_args *a = run->args;
-    const int64_t *d = run->dims;
-    cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
-    int heads = cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
-    char options[CLDSA_OPTIONS_MAX];
-    cldsa_sparse_options(run, &in, false, heads, options);
-    size_t used = strlen(options);
-    snprintf(options + used, sizeof options - used, " -DO_DTYPE=%s -DHAS_LSE=%d", cldsa_dtype_macro(a->out.dtype),
-             a->lse.mem != NULL);
-    cldsa_kernel *kernel;
-    CLDSA_TRY(cldsa_run_kernel(run, "sparse_attention_simt", options, &kernel));
-    int64_t groups = d[SPARSE_HK] * cldsa_ceil_div(cldsa_sparse_group(run), heads);
-    size_t global[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_S]) * SPARSE_SIMT_WG, (size_t)groups};
-    size_t local[2] = {SPARSE_SIMT_WG, 1};
-    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
-                         CLDSA_ARG_TENSOR(in.v.mem ? a->v : a->k), CLDSA_ARG_TENSOR(a->indices),
-                         CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->out),
-                         CLDSA_ARG_TENSOR(a->lse), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
-                         CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_F32(in.softmax_scale));
-}
-
-static const cldsa_variant simt = {
-    .name = "simt",
-    .file = "sparse_attention_simt.cl",
-    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"}},
-    .can_run = cldsa_sparse_simt_can_run,
-    .enqueue = simt_enqueue,
-};
-
 /* ---- the operation -------------------------------------------------------------------------------------------- */
 
 static cldsa_status check(const cldsa_run *run) {
@@ -317,11 +272,16 @@ static double bytes(const cldsa_run *run) {
     return rows * ((double)d[SPARSE_H] * heads + 4 * (double)d[SPARSE_K]) + cldsa_sparse_key_bytes(run, &in);
 }
 
+static const cldsa_variant *const variants[] = {&vec, &cldsa_sparse_attention_simt, &cldsa_sparse_attention_tile, NULL};
+
+/* Matrix products pay from a good half of their smallest tile's heads on. */
 static int choose(const cldsa_run *run) {
-    return cldsa_context_capabilities(run->ctx)->is_cpu ? 0 : 1;
+    enum { VEC, SIMT, TILE, MANY_HEADS = 8 };
+    if (cldsa_context_capabilities(run->ctx)->is_cpu)
+        return VEC;
+    return cldsa_sparse_group(run) >= MANY_HEADS && variants[TILE]->can_run(run) ? TILE : SIMT;
 }
 
-static const cldsa_variant *const variants[] = {&vec, &simt, NULL};
 const cldsa_op cldsa_op_sparse_attention = {
     .name = "sparse_attention",
     .summary = "attention over selected keys",

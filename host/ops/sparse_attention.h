@@ -53,7 +53,7 @@ cldsa_status cldsa_sparse_rows_of(cldsa_run *run, const cldsa_sparse_inputs *in,
 /* Heads of a kv head that one work-item takes, at most `most`. */
 int cldsa_sparse_heads(const cldsa_run *run, int most);
 
-/* ---- GPUs (simt) ---------------------------------------------------------------------------------------------- */
+/* ---- GPUs (sparse_attention_gpu.c) ------------------------------------------------------------------------------ */
 
 /* Work-items per group of the attention kernels and of the index kernels. */
 enum { SPARSE_SIMT_WG = 128, SPARSE_INDEX_WG = 256 };
@@ -61,5 +61,8 @@ bool cldsa_sparse_simt_can_run(const cldsa_run *run);
 
 /* Heads per work-group: the power of two that holds a kv head's, at most `most`. */
 int cldsa_sparse_simt_heads(const cldsa_run *run, int most);
+
+/* The forward pass: few heads to a kv head, and many. */
+extern const cldsa_variant cldsa_sparse_attention_simt, cldsa_sparse_attention_tile;
 
 #endif

@@ -56,7 +56,7 @@ typedef struct harness_suite {
     const char *gradient_of;
     /*
      * "NAME=VALUE,...": the first variant runs once more with these, e.g. a GPU's launch shape on a CPU.
-     * "VARIANT:NAME=VALUE,...": so does the named one.
+     * "VARIANT:NAME=VALUE,...": so does the named one. Several are separated by "; ".
      */
     const char *tunables;
     const harness_case *cases;

@@ -338,20 +338,20 @@ static bool run_variant(harness_data *data, device_case *on, const cldsa_variant
     return true;
 }
 
-/* "VARIANT:NAME=VALUE,...", or the first variant with "NAME=VALUE,...". */
+/* "VARIANT:NAME=VALUE,...", or the first variant with "NAME=VALUE,..."; several separated by "; ". */
 static void run_with_tunables(harness_data *data, device_case *on) {
-    const char *tunables = data->suite->tunables, *colon = strchr(tunables, ':');
-    const cldsa_variant *const *variant = data->work.op->variants;
-    if (colon) {
-        while (*variant && (strlen((*variant)->name) != (size_t)(colon - tunables) ||
-                            strncmp((*variant)->name, tunables, (size_t)(colon - tunables)) != 0))
-            ++variant;
-        tunables = colon + 1;
+    for (const char *at = data->suite->tunables; *at; at += strspn(at, "; ")) {
+        char text[HARNESS_TEXT], *colon;
+        snprintf(text, sizeof text, "%.*s", (int)strcspn(at, ";"), at);
+        at += strcspn(at, ";");
+        if ((colon = strchr(text, ':')))
+            *colon = '\0';
+        const cldsa_variant *variant = colon ? cldsa_find_variant(data->work.op, text) : data->work.op->variants[0];
+        if (variant)
+            run_variant(data, on, variant, colon ? colon + 1 : text);
+        else
+            harness_failed(data, "no such variant: %s", text);
     }
-    if (*variant)
-        run_variant(data, on, *variant, tunables);
-    else
-        harness_failed(data, "no such variant: %s", data->suite->tunables);
 }
 
 static void expect_failure(harness_data *data, cldsa_status expected, const char *message) {

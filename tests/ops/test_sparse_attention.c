@@ -61,6 +61,15 @@ static const harness_case cases[] = {
      .give = "v attn_sink lse",
      .fill = "indices=indices T; attn_sink=const -inf"},
     {.name = "no lse", .dims = "B=1 S=3 T=20 H=2 Hk=2 D=16 Dv=16 K=9", .give = "v", .fill = "indices=indices T"},
+    {.name = "latent, many heads and tiles",
+     .dims = "B=2 S=2 T=300 H=36 Hk=1 D=72 Dv=68 K=200",
+     .params = "v_dim=68",
+     .give = "lse topk_length attn_sink",
+     .fill = "indices=wild T; topk_length=whole 0 K"},
+    {.name = "many heads twice",
+     .dims = "B=1 S=3 T=150 H=40 Hk=2 D=36 Dv=132 K=140",
+     .give = "v lse",
+     .fill = "indices=indices T"},
     {.name = "half",
      .dims = "B=1 S=9 T=33 H=4 Hk=2 D=40 Dv=24 K=17",
      .give = "v lse",
@@ -187,7 +196,7 @@ static const harness_case backward_cases[] = {
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
-        {.op = &cldsa_op_sparse_attention, HARNESS_CASES(cases)},
+        {.op = &cldsa_op_sparse_attention, .tunables = "simt:SPLIT=4; tile:SPLIT=3,ROWS=2", HARNESS_CASES(cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",

@@ -1,0 +1,192 @@
+/*
+ * The GPU variants of sparse attention's forward pass (cl/sparse_attention_{simt,tile}.cl). Both cut the places of a
+ * row into parts where there are too few rows to fill the device.
+ */
+#include <cldsa/sparse_attention.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "host/ops/attention_combine.h"
+#include "host/ops/sparse_attention.h"
+
+#define LOG2_E 1.44269504088896340736
+
+/* How a variant lies on the device. */
+typedef struct launch {
+    const char *kernel;
+    int64_t items; /* of a work-group */
+    int heads;     /* of one kv head that a work-group takes */
+    int64_t keys;  /* places that a work-group takes at a time */
+} launch;
+
+static cldsa_attention_rows rows_of(const cldsa_run *run) {
+    const cldsa_sparse_attention_args *a = run->args;
+    const int64_t *d = run->dims;
+    return (cldsa_attention_rows){.out = a->out,
+                                  .lse = a->lse,
+                                  .attn_sink = a->attn_sink,
+                                  .rows = d[SPARSE_B] * d[SPARSE_S] * d[SPARSE_H],
+                                  .heads = d[SPARSE_H],
+                                  .columns = d[SPARSE_DV]};
+}
+
+static int64_t head_groups(const cldsa_run *run, int heads) {
+    return run->dims[SPARSE_HK] * cldsa_ceil_div(cldsa_sparse_group(run), heads);
+}
+
+static int64_t groups(const cldsa_run *run, int heads) {
+    return run->dims[SPARSE_B] * run->dims[SPARSE_S] * head_groups(run, heads);
+}
+
+static size_t preferred_bytes(const cldsa_run *run, const launch *how) {
+    const cldsa_attention_rows rows = rows_of(run);
+    const int64_t count = cldsa_attention_cut(run->dims[SPARSE_K], how->keys, cldsa_run_tune(run, "SPLIT")).count;
+    return cldsa_attention_parts_bytes(&rows, count);
+}
+
+/* `more`: the variant's own options. */
+static cldsa_status enqueue(cldsa_run *run, const launch *how, const char *more) {
+    const cldsa_sparse_attention_args *a = run->args;
+    const int64_t *d = run->dims;
+    const cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
+    const cldsa_attention_rows rows = rows_of(run);
+    const cldsa_attention_parts parts =
+        cldsa_attention_cut_to_fit(run, &rows, d[SPARSE_K], how->keys, cldsa_run_tune(run, "SPLIT"));
+    char options[CLDSA_OPTIONS_MAX];
+    cldsa_sparse_options(run, &in, false, how->heads, options);
+    const size_t used = strlen(options);
+    snprintf(options + used, sizeof options - used, " -DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d%s",
+             cldsa_dtype_macro(a->out.dtype), a->lse.mem != NULL, parts.count > 1, more);
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(run, how->kernel, options, &kernel));
+    const size_t local[3] = {(size_t)how->items, 1, 1};
+    const size_t global[3] = {(size_t)(d[SPARSE_B] * d[SPARSE_S] * how->items), (size_t)head_groups(run, how->heads),
+                              (size_t)parts.count};
+    CLDSA_TRY(CLDSA_ENQUEUE(
+        &run->stream, kernel, 3, global, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
+        CLDSA_ARG_TENSOR(in.v.mem ? a->v : a->k), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
+        CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->lse),
+        CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)), CLDSA_ARG_U32(d[SPARSE_S]),
+        CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(parts.size),
+        CLDSA_ARG_F32((double)in.softmax_scale * LOG2_E)));
+    return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
+}
+
+/* ---- simt: few heads to a kv head ------------------------------------------------------------------------------ */
+
+bool cldsa_sparse_simt_can_run(const cldsa_run *run) {
+    const int64_t *d = run->dims;
+    return cldsa_context_device_info(run->ctx)->max_work_group_size >= SPARSE_INDEX_WG &&
+           d[SPARSE_B] * d[SPARSE_T] * d[SPARSE_HK] < UINT32_MAX &&
+           d[SPARSE_B] * d[SPARSE_S] * d[SPARSE_H] < UINT32_MAX; /* row numbers are 32-bit */
+}
+
+int cldsa_sparse_simt_heads(const cldsa_run *run, int most) {
+    int heads = 1;
+    while (heads < cldsa_sparse_group(run) && 2 * heads <= most)
+        heads *= 2;
+    return heads;
+}
+
+enum { SIMT_KEYS = 32, SIMT_GROUPS_PER_UNIT = 8 };
+
+static launch simt_launch(int heads) {
+    return (launch){.kernel = "sparse_attention_simt", .items = SPARSE_SIMT_WG, .heads = heads, .keys = SIMT_KEYS};
+}
+
+static void simt_defaults(const cldsa_run *run, int *tune) {
+    tune[1] = cldsa_attention_default_split(run, groups(run, cldsa_sparse_simt_heads(run, tune[0])),
+                                            cldsa_ceil_div(run->dims[SPARSE_K], SIMT_KEYS), SIMT_GROUPS_PER_UNIT);
+}
+
+static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const launch how = simt_launch(0);
+    *preferred = preferred_bytes(run, &how);
+    *minimum = 0;
+}
+
+static cldsa_status simt_enqueue(cldsa_run *run) {
+    const launch how = simt_launch(cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS")));
+    return enqueue(run, &how, "");
+}
+
+const cldsa_variant cldsa_sparse_attention_simt = {
+    .name = "simt",
+    .file = "sparse_attention_simt.cl",
+    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"}, CLDSA_TUNE_ATTENTION_SPLIT},
+    .can_run = cldsa_sparse_simt_can_run,
+    .defaults = simt_defaults,
+    .workspace = simt_workspace,
+    .enqueue = simt_enqueue,
+};
+
+/* ---- tile: many heads to a kv head ----------------------------------------------------------------------------- */
+
+enum { TILE_WG = 256, TILE_KEYS = 64, TILE_LANES = 16, TILE_GROUPS_PER_UNIT = 2 };
+
+static launch tile_launch(const int *tune) {
+    return (launch){
+        .kernel = "sparse_attention_tile", .items = TILE_WG, .heads = TILE_LANES * tune[0], .keys = TILE_KEYS};
+}
+
+/* The arrays of cl/sparse_attention_tile.cl. */
+static bool tile_legal(const cldsa_run *run, const int *tune) {
+    const int64_t depth = 32, pad = 4, heads = TILE_LANES * tune[0], values = TILE_KEYS * 64;
+    int64_t stage = depth * (heads + TILE_KEYS + 2);
+    stage = stage > values ? stage : values;
+    const int64_t floats = stage + heads * (TILE_KEYS + pad) + heads * TILE_LANES + TILE_KEYS;
+    return (size_t)floats * sizeof(cl_float) <= cldsa_context_capabilities(run->ctx)->local_mem_bytes;
+}
+
+static bool tile_can_run(const cldsa_run *run) {
+    return cldsa_sparse_simt_can_run(run) && tile_legal(run, (int[]){1});
+}
+
+/*
+ * Large tiles reuse most; but none of heads that do not exist, none that needs more registers than most devices have,
+ * and none so large that there is not a tile for nearly every compute unit.
+ */
+static void tile_defaults(const cldsa_run *run, int *tune) {
+    /* Registers of a work-item for its output columns. */
+    const int64_t most_sums = cldsa_context_capabilities(run->ctx)->nv_ptx ? 128 : 64;
+    const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    const int64_t tiles = cldsa_ceil_div(run->dims[SPARSE_K], TILE_KEYS), columns = run->dims[SPARSE_DV];
+    while (tune[0] > 1 &&
+           (!tile_legal(run, tune) || cldsa_sparse_group(run) <= TILE_LANES * tune[0] / 2 ||
+            columns / TILE_LANES * tune[0] > most_sums || groups(run, TILE_LANES * tune[0]) * tiles < units * 7 / 8))
+        tune[0] /= 2;
+    tune[1] = cldsa_attention_default_split(run, groups(run, TILE_LANES * tune[0]), tiles, TILE_GROUPS_PER_UNIT);
+}
+
+static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const launch how = tile_launch(run->tune);
+    *preferred = preferred_bytes(run, &how);
+    *minimum = 0;
+}
+
+/* Rows of `width` elements begin on a multiple of 4. */
+static bool in_fours(const cldsa_tensor *tensor, int64_t width) {
+    return tensor->offset % 4 == 0 && width % 4 == 0;
+}
+
+static cldsa_status tile_enqueue(cldsa_run *run) {
+    const cldsa_sparse_attention_args *a = run->args;
+    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
+    const launch how = tile_launch(run->tune);
+    char more[64];
+    snprintf(more, sizeof more, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d", in_fours(&a->q, d), in_fours(&a->k, d),
+             dv % 4 == 0 && (a->v.mem ? in_fours(&a->v, dv) : in_fours(&a->k, d)));
+    return enqueue(run, &how, more);
+}
+
+const cldsa_variant cldsa_sparse_attention_tile = {
+    .name = "tile",
+    .file = "sparse_attention_tile.cl",
+    .tunables = {{"ROWS", 4, {1, 2, 4}, "sixteenth part of the heads of a work-group"}, CLDSA_TUNE_ATTENTION_SPLIT},
+    .can_run = tile_can_run,
+    .defaults = tile_defaults,
+    .legal = tile_legal,
+    .workspace = tile_workspace,
+    .enqueue = tile_enqueue,
+};
