@@ -89,6 +89,7 @@ static cldsa_run plan_args(const cldsa_gemm_args *args) {
     return run;
 }
 
+/* run.args is not for use afterwards. */
 static cldsa_run plan(int64_t size) {
     cldsa_gemm_args args = product(size, size, size);
     return plan_args(&args);
@@ -319,7 +320,8 @@ static void knows_the_other_variants(void **state) {
              "\"source\":\"%s\"},{\"variant\":\"clblast\",\"tunables\":{},\"source\":\"\"}]}",
              TILES_32, source);
     use(same, entry);
-    cldsa_run run = plan(100);
+    cldsa_gemm_args args = product(100, 100, 100);
+    cldsa_run run = plan_args(&args);
     assert_string_equal(run.variant->name, "clblast");
     assert_int_equal(run.match, CLDSA_TUNING_EXACT);
     cldsa_tuning_choice choice;
@@ -328,8 +330,7 @@ static void knows_the_other_variants(void **state) {
     assert_string_equal(choice.tunables, "TM=32,TN=32,TK=16,WM=4,WN=4,SPLIT=1");
     cldsa_tuning_lookup(&run, "vec", &choice);
     assert_int_equal(choice.match, CLDSA_TUNING_NONE);
-    /* CLBlast does not know f16 here: this very call takes another way. */
-    cldsa_gemm_args args = product(100, 100, 100);
+    /* CLBlast does not know groups: this very call takes another way. */
     args.group_offsets = CLDSA_TENSOR(buffer, 0, CLDSA_I32, 2);
     args.b.rank = 3;
     memcpy(args.b.shape, (int64_t[]){1, 100, 100}, 3 * sizeof(int64_t));
