@@ -15,13 +15,8 @@
 
 enum { PATH_BYTES = 4096 };
 
-static const char *text_of(const cJSON *object, const char *key) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text ? text : "";
-}
-
 static bool same_text(const cJSON *a, const cJSON *b, const char *key) {
-    return strcmp(text_of(a, key), text_of(b, key)) == 0;
+    return strcmp(cldsa_json_text(a, key), cldsa_json_text(b, key)) == 0;
 }
 
 static bool same_value(const cJSON *a, const cJSON *b, const char *key) {
@@ -382,12 +377,12 @@ cldsa_status tuner_database_export(const char *path, const cldsa_device_info *de
 static bool is_current(const cJSON *entry, const cJSON *measured) {
     const cldsa_op *op;
     char hash[17] = "?";
-    if (cldsa_find_op(text_of(entry, "op"), &op) != CLDSA_SUCCESS)
+    if (cldsa_find_op(cldsa_json_text(entry, "op"), &op) != CLDSA_SUCCESS)
         return false;
-    const cldsa_variant *variant = cldsa_find_variant(op, text_of(measured, "variant"));
+    const cldsa_variant *variant = cldsa_find_variant(op, cldsa_json_text(measured, "variant"));
     if (variant)
         cldsa_tuning_source_hash(NULL, variant, hash);
-    return strcmp(text_of(measured, "source"), hash) == 0;
+    return strcmp(cldsa_json_text(measured, "source"), hash) == 0;
 }
 
 static void numbers_text(const cJSON *object, const char *separator, char *text, size_t size) {
@@ -409,14 +404,14 @@ static void print_measured(const cJSON *measured, const char *what, const char *
 static void print_entry(const cJSON *entry) {
     char text[512];
     numbers_text(cJSON_GetObjectItemCaseSensitive(entry, "dims"), " ", text, sizeof text);
-    printf("  %s %s (%s%s%s%s%s)\n", text_of(entry, "op"), text, text_of(entry, "class"),
-           *text_of(entry, "params") ? "; " : "", text_of(entry, "params"), *text_of(entry, "dtypes") ? "; " : "",
-           text_of(entry, "dtypes"));
+    printf("  %s %s (%s%s%s%s%s)\n", cldsa_json_text(entry, "op"), text, cldsa_json_text(entry, "class"),
+           *cldsa_json_text(entry, "params") ? "; " : "", cldsa_json_text(entry, "params"),
+           *cldsa_json_text(entry, "dtypes") ? "; " : "", cldsa_json_text(entry, "dtypes"));
     const cJSON *measured;
     cJSON_ArrayForEach(measured, cJSON_GetObjectItemCaseSensitive(entry, "variants")) {
         char name[48];
         snprintf(name, sizeof name, "%s%.32s", same_text(entry, measured, "variant") ? "*" : " ",
-                 text_of(measured, "variant"));
+                 cldsa_json_text(measured, "variant"));
         numbers_text(cJSON_GetObjectItemCaseSensitive(measured, "tunables"), ",", text, sizeof text);
         print_measured(measured, name, *text ? text : "defaults",
                        is_current(entry, measured) ? "" : "  (of another kernel source: unused)");
@@ -425,13 +420,13 @@ static void print_entry(const cJSON *entry) {
 
 static void print_database(const cJSON *database) {
     const cJSON *device = cJSON_GetObjectItemCaseSensitive(database, "device"), *item;
-    printf("%s (%s): %s / %s, %s, driver %s\n", text_of(database, "file"), text_of(database, "match"),
-           text_of(device, "platform"), text_of(device, "name"), text_of(device, "architecture"),
-           text_of(device, "driver"));
+    printf("%s (%s): %s / %s, %s, driver %s\n", cldsa_json_text(database, "file"), cldsa_json_text(database, "match"),
+           cldsa_json_text(device, "platform"), cldsa_json_text(device, "name"),
+           cldsa_json_text(device, "architecture"), cldsa_json_text(device, "driver"));
     cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(database, "entries")) print_entry(item);
     cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(database, "clblast")) {
         char text[512];
-        printf("  CLBlast's %s, %g bits\n", text_of(item, "kernel"),
+        printf("  CLBlast's %s, %g bits\n", cldsa_json_text(item, "kernel"),
                cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(item, "precision")));
         numbers_text(cJSON_GetObjectItemCaseSensitive(item, "parameters"), ",", text, sizeof text);
         print_measured(item, "clblast", text, "");
@@ -448,8 +443,8 @@ static void print_collection(const collection *c) {
                                                        CLDSA_TUNING_VENDOR};
     const cJSON *database;
     for (size_t i = 0; i < sizeof nearest_first / sizeof *nearest_first; ++i)
-        cJSON_ArrayForEach(database,
-                           c->databases) if (strcmp(text_of(database, "match"), match_names[nearest_first[i]]) == 0)
+        cJSON_ArrayForEach(
+            database, c->databases) if (strcmp(cldsa_json_text(database, "match"), match_names[nearest_first[i]]) == 0)
             print_database(database);
 }
 

@@ -18,11 +18,6 @@ typedef struct group {
     size_t count, capacity;
 } group;
 
-static const char *string(const cJSON *record, const char *key) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(record, key));
-    return text ? text : "";
-}
-
 static double number(const cJSON *record, const char *key) {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(record, key);
     return cJSON_IsNumber(value) ? value->valuedouble : NAN;
@@ -46,7 +41,7 @@ static int gather(const tuner_log *log, group *groups) {
     cJSON_ArrayForEach(record, log->records) {
         if (!cJSON_HasObjectItem(record, "trial"))
             continue;
-        group *g = group_of(groups, &count, string(record, "trial"), string(record, "variant"));
+        group *g = group_of(groups, &count, cldsa_json_text(record, "trial"), cldsa_json_text(record, "variant"));
         if (g && g->count == g->capacity) {
             size_t capacity = g->capacity ? 2 * g->capacity : 64;
             const cJSON **grown = realloc(g->trials, capacity * sizeof *grown);
@@ -109,7 +104,8 @@ static void put_progress(FILE *out, const group *g) {
 /* The tunables' names in their order, from a candidate's text. */
 static int names_of(const group *g, char names[TUNER_MAX_TUNABLES][32]) {
     int count = 0;
-    for (const char *at = string(g->trials[0], "tunables"); *at && count < TUNER_MAX_TUNABLES; at += *at == ',') {
+    for (const char *at = cldsa_json_text(g->trials[0], "tunables"); *at && count < TUNER_MAX_TUNABLES;
+         at += *at == ',') {
         snprintf(names[count++], 32, "%.*s", (int)strcspn(at, "="), at);
         at += strcspn(at, ",");
     }
@@ -118,7 +114,7 @@ static int names_of(const group *g, char names[TUNER_MAX_TUNABLES][32]) {
 
 static bool value_of(const cJSON *trial, const char *name, double *value) {
     char text[CLDSA_WORKLOAD_TEXT];
-    bool found = cldsa_workload_option(string(trial, "tunables"), ',', name, text);
+    bool found = cldsa_workload_option(cldsa_json_text(trial, "tunables"), ',', name, text);
     *value = found ? atof(text) : NAN;
     return found;
 }
@@ -211,9 +207,9 @@ static void put_failures(FILE *out, const group *g) {
         if (isfinite(number(g->trials[i], "seconds")))
             continue;
         fputs("<li>", out);
-        cldsa_html_text(out, string(g->trials[i], "tunables"));
-        fprintf(out, ": %s. ", string(g->trials[i], "outcome"));
-        cldsa_html_text(out, string(g->trials[i], "reason"));
+        cldsa_html_text(out, cldsa_json_text(g->trials[i], "tunables"));
+        fprintf(out, ": %s. ", cldsa_json_text(g->trials[i], "outcome"));
+        cldsa_html_text(out, cldsa_json_text(g->trials[i], "reason"));
     }
     fputs("</ul></details>\n", out);
 }
@@ -230,10 +226,11 @@ static void put_winners(FILE *out, const tuner_log *log) {
             continue;
         const char *bold = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(record, "fastest")) ? "b" : "span";
         fputs("<tr><td>", out);
-        cldsa_html_text(out, string(record, "winner"));
+        cldsa_html_text(out, cldsa_json_text(record, "winner"));
         fprintf(out, "<td class=l><%s>%s</%s><td class=l>%s<td>%.4g<td>%.4g<td>%.2f x</tr>\n", bold,
-                string(record, "variant"), bold, string(record, "tunables"), 1e3 * number(record, "default_seconds"),
-                1e3 * number(record, "seconds"), number(record, "default_seconds") / number(record, "seconds"));
+                cldsa_json_text(record, "variant"), bold, cldsa_json_text(record, "tunables"),
+                1e3 * number(record, "default_seconds"), 1e3 * number(record, "seconds"),
+                number(record, "default_seconds") / number(record, "seconds"));
     }
     fputs("</table></div>\n", out);
 }
@@ -249,7 +246,7 @@ static void put_line(FILE *out, const group *g) {
 }
 
 static void put_group(FILE *out, const group *g) {
-    if (g->count < FEWEST_TRIALS || !isfinite(best_seconds(g)) || !*string(g->trials[0], "tunables")) {
+    if (g->count < FEWEST_TRIALS || !isfinite(best_seconds(g)) || !*cldsa_json_text(g->trials[0], "tunables")) {
         put_line(out, g);
         return;
     }
@@ -274,7 +271,7 @@ cldsa_status tuner_picture(const tuner_log *log, char path[4096]) {
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for the picture of the search");
     }
     const cJSON *head = cJSON_GetArrayItem(log->records, 0);
-    cldsa_html_begin(out, "Tuning", string(head, "device"), "td:first-child,.l{text-align:left}");
+    cldsa_html_begin(out, "Tuning", cldsa_json_text(head, "device"), "td:first-child,.l{text-align:left}");
     fputs("<p>Worth: how much slower the best candidate is that keeps the parameter's default. Range: between the "
           "parameter's best and worst value, the others chosen for each.</p>\n",
           out);

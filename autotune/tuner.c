@@ -159,11 +159,6 @@ cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int co
     return CLDSA_SUCCESS;
 }
 
-static const char *string(const cJSON *record, const char *key) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(record, key));
-    return text ? text : "";
-}
-
 /* What won for this variant in other cases, of the same kind first, is a good place to begin. */
 static cldsa_status try_earlier_winners(tuner_session *session, tuner_target *target) {
     const int before = cJSON_GetArraySize(session->log->records);
@@ -171,11 +166,12 @@ static cldsa_status try_earlier_winners(tuner_session *session, tuner_target *ta
     for (int same_kind = 1; same_kind >= 0; --same_kind) {
         const cJSON *record = session->log->records->child;
         for (int at = 0; at < before && left > 0; ++at, record = record->next) {
-            if (!cJSON_HasObjectItem(record, "winner") || strcmp(string(record, "op"), session->now->op) != 0 ||
-                strcmp(string(record, "variant"), target->space->variant) != 0 ||
-                (same_kind && strcmp(string(record, "kind"), session->now->kind) != 0))
+            if (!cJSON_HasObjectItem(record, "winner") ||
+                strcmp(cldsa_json_text(record, "op"), session->now->op) != 0 ||
+                strcmp(cldsa_json_text(record, "variant"), target->space->variant) != 0 ||
+                (same_kind && strcmp(cldsa_json_text(record, "kind"), session->now->kind) != 0))
                 continue;
-            size_t candidate = tuner_space_find(target->space, string(record, "tunables"));
+            size_t candidate = tuner_space_find(target->space, cldsa_json_text(record, "tunables"));
             double seconds;
             if (candidate == target->space->count || !isnan(target->search.seconds[candidate]))
                 continue;

@@ -1,8 +1,8 @@
 /* cldsa devices: every device of every platform, what it was seen to do, and which kernel variants can run there. */
 #include "host/cli/cli.h"
 #include "host/cli/op_file.h"
+#include "host/io/json.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,26 +69,21 @@ static cJSON *describe(const cldsa_device_info *info, int default_index) {
     return out;
 }
 
-static const char *text_of(const cJSON *object, const char *key) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text ? text : "";
-}
-
 static double number_of(const cJSON *object, const char *key) {
     return cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(object, key));
 }
 
 static void print_device(const cJSON *device) {
-    printf("%g: %s / %s%s\n", number_of(device, "index"), text_of(device, "platform"), text_of(device, "name"),
-           cJSON_IsTrue(cJSON_GetObjectItem(device, "default")) ? "  (default)" : "");
-    printf("   %s (%s), %s, %s, driver %s\n", text_of(device, "type"), text_of(device, "architecture"),
-           text_of(device, "vendor"), text_of(device, "version"), text_of(device, "driver"));
+    printf("%g: %s / %s%s\n", number_of(device, "index"), cldsa_json_text(device, "platform"),
+           cldsa_json_text(device, "name"), cJSON_IsTrue(cJSON_GetObjectItem(device, "default")) ? "  (default)" : "");
+    printf("   %s (%s), %s, %s, driver %s\n", cldsa_json_text(device, "type"), cldsa_json_text(device, "architecture"),
+           cldsa_json_text(device, "vendor"), cldsa_json_text(device, "version"), cldsa_json_text(device, "driver"));
     printf("   %g compute units at %g MHz, %.1f GiB memory (%.1f GiB in one buffer), %g KiB local, work-groups to %g\n",
            number_of(device, "compute_units"), number_of(device, "max_clock_mhz"),
            number_of(device, "global_mem_bytes") / (1 << 30), number_of(device, "max_alloc_bytes") / (1 << 30),
            number_of(device, "local_mem_bytes") / 1024, number_of(device, "max_work_group_size"));
-    if (*text_of(device, "error")) {
-        printf("   cannot be used: %s\n", text_of(device, "error"));
+    if (*cldsa_json_text(device, "error")) {
+        printf("   cannot be used: %s\n", cldsa_json_text(device, "error"));
         return;
     }
     printf("   probed:");

@@ -164,6 +164,11 @@ cldsa_status cldsa_json_get_string(const cJSON *object, const char *source, cons
     return CLDSA_SUCCESS;
 }
 
+const char *cldsa_json_text(const cJSON *object, const char *key) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return text ? text : "";
+}
+
 cldsa_status cldsa_json_get_enum(const cJSON *object, const char *source, const char *key, const char *const *names,
                                  int *value) {
     const char *text = NULL;

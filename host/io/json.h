@@ -42,6 +42,9 @@ cldsa_status cldsa_json_get_bool(const cJSON *object, const char *source, const 
 /* *value points into `object`. */
 cldsa_status cldsa_json_get_string(const cJSON *object, const char *source, const char *key, const char **value);
 
+/* For files that are trusted, or where anything will do: a string, "" where there is none. */
+const char *cldsa_json_text(const cJSON *object, const char *key);
+
 /* *value becomes the position in `names` (NULL-terminated). */
 cldsa_status cldsa_json_get_enum(const cJSON *object, const char *source, const char *key, const char *const *names,
                                  int *value);

@@ -52,11 +52,6 @@ bool cldsa_tuning_user_path(char *path, size_t size) {
     return false;
 }
 
-static const char *text_of(const cJSON *object, const char *key) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text ? text : "";
-}
-
 /* Only of objects have all members names. */
 static const cJSON *object_of(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -64,7 +59,7 @@ static const cJSON *object_of(const cJSON *object, const char *key) {
 }
 
 static bool says(const cJSON *device, const char *key, const char *value) {
-    return *value && strcmp(text_of(device, key), value) == 0;
+    return *value && strcmp(cldsa_json_text(device, key), value) == 0;
 }
 
 cldsa_tuning_match tuning_match_device(const cJSON *device, const cldsa_device_info *info) {
@@ -168,14 +163,14 @@ static const char *hash_of(loader *l, const cldsa_variant *variant) {
 }
 
 static bool read_values(loader *l, const cldsa_op *op, const cJSON *json, tuning_values *out) {
-    const char *name = text_of(json, "variant");
+    const char *name = cldsa_json_text(json, "variant");
     *out = (tuning_values){.variant = cldsa_find_variant(op, name)};
     if (!out->variant) {
         cldsa_log(l->ctx, CLDSA_LOG_WARNING, "tuning in %s: %s has no variant \"%s\"; it is passed over", l->where,
                   op->name, name);
         return false;
     }
-    if (strcmp(text_of(json, "source"), hash_of(l, out->variant)) != 0) {
+    if (strcmp(cldsa_json_text(json, "source"), hash_of(l, out->variant)) != 0) {
         ++l->stale;
         return false;
     }
@@ -211,20 +206,20 @@ static bool read_entry(loader *l, const cJSON *json, int source, tuning_entry *o
     const candidate *from = &l->candidates[source];
     const cJSON *variants = cJSON_GetObjectItemCaseSensitive(json, "variants"), *item;
     *out = (tuning_entry){.match = from->match, .source = source};
-    if (cldsa_find_op(text_of(json, "op"), &out->op) != CLDSA_SUCCESS ||
-        !tuning_parse_traits(out->op, text_of(json, "params"), text_of(json, "dtypes"), out->traits)) {
+    if (cldsa_find_op(cldsa_json_text(json, "op"), &out->op) != CLDSA_SUCCESS ||
+        !tuning_parse_traits(out->op, cldsa_json_text(json, "params"), cldsa_json_text(json, "dtypes"), out->traits)) {
         ++l->unusable;
         return false;
     }
     read_dims(out->op, cJSON_GetObjectItemCaseSensitive(json, "dims"), out->log_dims);
-    snprintf(out->from, sizeof out->from, "%.30s, %.30s", text_of(json, "class"), from->where);
+    snprintf(out->from, sizeof out->from, "%.30s, %.30s", cldsa_json_text(json, "class"), from->where);
     out->variants = calloc((size_t)cJSON_GetArraySize(variants) + 1, sizeof *out->variants);
     if (!out->variants)
         return false;
     cJSON_ArrayForEach(item, variants) if (read_values(l, out->op, item, &out->variants[out->num_variants]))
         out->num_variants++;
     for (int i = 0; i < out->num_variants; ++i)
-        if (strcmp(out->variants[i].variant->name, text_of(json, "variant")) == 0)
+        if (strcmp(out->variants[i].variant->name, cldsa_json_text(json, "variant")) == 0)
             out->fastest = out->variants[i].variant;
     if (out->num_variants == 0)
         free(out->variants);
@@ -248,7 +243,7 @@ static cldsa_status add_entry(loader *l, const cJSON *json, int source) {
 
 static bool read_kernel(const cJSON *json, cldsa_tuning_clblast_kernel *out) {
     *out = (cldsa_tuning_clblast_kernel){0};
-    snprintf(out->kernel, sizeof out->kernel, "%s", text_of(json, "kernel"));
+    snprintf(out->kernel, sizeof out->kernel, "%s", cldsa_json_text(json, "kernel"));
     out->precision = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "precision"));
     const cJSON *value;
     cJSON_ArrayForEach(value, object_of(json, "parameters")) {
