@@ -15,12 +15,9 @@
 // Called by cldsa_sparse_attention (variant tile): groups (B*S, Hk * ceil(GROUP / HEADS), parts).
 
 #include "attention_combine.clh"
-#include "dtype.clh"
+#include "head_tile.clh"
 #include "sparse_attention.clh"
 
-#ifndef ROWS
-#define ROWS 2 // heads of a work-item (1, 2, 4)
-#endif
 #ifndef O_DTYPE
 #define O_DTYPE F32
 #endif
@@ -30,89 +27,17 @@
 #ifndef PARTIAL
 #define PARTIAL 0 // 1: a part of the keys, to scratch
 #endif
-#ifndef Q_VEC
-#define Q_VEC 0 // 1: rows of q begin on 4 elements, and D is a multiple of 4
-#endif
-#ifndef K_VEC
-#define K_VEC 0 // 1: so do rows of k
-#endif
 #ifndef V_VEC
 #define V_VEC 0 // 1: so do rows of v, and DV is a multiple of 4
 #endif
 
-#define GROUP_SIZE 256
-#define TILE_HEADS (16 * ROWS)
-#define KEYS 64
-#define DEPTH 32  // columns of q and k staged at a time
 #define COLUMNS 64 // of the values staged at a time
 #define PASSES ((DV + COLUMNS - 1) / COLUMNS)
 #define WEIGHT_ROW (KEYS + 4)
-
-// Place of (column, row) among `rows` transposed rows.
-#define STAGED(rows, column, row) ((column) * (rows) + (column) / 4 * 4 + (row))
-#define STAGE_Q (DEPTH * TILE_HEADS + DEPTH)
-#define STAGE_K (DEPTH * KEYS + DEPTH)
 #define STAGE_V (KEYS * COLUMNS)
-#define STAGE_FLOATS (STAGE_Q + STAGE_K > STAGE_V ? STAGE_Q + STAGE_K : STAGE_V)
-
-#define LANES (DEPTH / 4) // work-items along a staged row of q or k
-#define Q_LOADS ((TILE_HEADS * LANES + GROUP_SIZE - 1) / GROUP_SIZE)
-#define K_LOADS (KEYS * LANES / GROUP_SIZE)
+#define STAGE_FLOATS (STAGE_PRODUCTS > STAGE_V ? STAGE_PRODUCTS : STAGE_V)
 #define V_LOADS (KEYS * COLUMNS / 4 / GROUP_SIZE)
-
-#define ALIGNED __attribute__((aligned(16)))
-#define LOCAL4(p) (*(__local const float4 *)(p))
-#define TO_LOCAL4(p) (*(__local float4 *)(p))
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
-
-// Four columns from c on of the row at `at`; those from `used` on are zero.
-#define LOAD_COLUMNS(DT, aligned, used, p, at, c)                                                                      \
-    ((aligned) ? ((c) < (used) ? LOAD4_ALIGNED(DT, p, (at) + (c)) : (float4)(0.0f))                                    \
-               : (float4)((c) < (used) ? LOAD(DT, p, (at) + (c)) : 0.0f,                                               \
-                          (c) + 1 < (used) ? LOAD(DT, p, (at) + (c) + 1) : 0.0f,                                       \
-                          (c) + 2 < (used) ? LOAD(DT, p, (at) + (c) + 2) : 0.0f,                                       \
-                          (c) + 3 < (used) ? LOAD(DT, p, (at) + (c) + 3) : 0.0f))
-
-// This work-item's share of columns c0 .. of q and k.
-inline void fetch_products(__global const ELEM(Q_DTYPE) *q, uint live, __global const ELEM(KV_DTYPE) *k,
-                           __local const uint *list, uint c0, float4 *from_q, float4 *from_k)
-{
-    const uint item = get_local_id(0), row = item / LANES, c = c0 + item % LANES * 4;
-#pragma unroll
-    for (uint n = 0; n < Q_LOADS; ++n) {
-        uint h = row + n * (GROUP_SIZE / LANES);
-        from_q[n] = (float4)(0.0f);
-        if (h < live)
-            from_q[n] = LOAD_COLUMNS(Q_DTYPE, Q_VEC, D, q, (ulong)h * D, c);
-    }
-#pragma unroll
-    for (uint n = 0; n < K_LOADS; ++n) {
-        uint key = list[row + n * (GROUP_SIZE / LANES)];
-        from_k[n] = (float4)(0.0f);
-        if (key != NO_ROW)
-            from_k[n] = LOAD_COLUMNS(KV_DTYPE, K_VEC, D, k, (ulong)key * D, c);
-    }
-}
-
-inline void put_transposed(__local float *stage, uint rows, uint row, uint c, float4 x)
-{
-    stage[STAGED(rows, c, row)] = x.x;
-    stage[STAGED(rows, c, row) + rows] = x.y;
-    stage[STAGED(rows, c, row) + 2 * rows] = x.z;
-    stage[STAGED(rows, c, row) + 3 * rows] = x.w;
-}
-
-inline void put_products(__local float *stage, const float4 *from_q, const float4 *from_k)
-{
-    const uint item = get_local_id(0), row = item / LANES, c = item % LANES * 4;
-#pragma unroll
-    for (uint n = 0; n < Q_LOADS; ++n)
-        if (row + n * (GROUP_SIZE / LANES) < TILE_HEADS)
-            put_transposed(stage, TILE_HEADS, row + n * (GROUP_SIZE / LANES), c, from_q[n]);
-#pragma unroll
-    for (uint n = 0; n < K_LOADS; ++n)
-        put_transposed(stage + STAGE_Q, KEYS, row + n * (GROUP_SIZE / LANES), c, from_k[n]);
-}
 
 // Its share of columns c0 .. of the values.
 inline void fetch_values(__global const ELEM(KV_DTYPE) *v, __local const uint *list, uint c0, float4 *from_v)
@@ -132,33 +57,6 @@ inline void put_values(__local float *stage, const float4 *from_v)
 #pragma unroll
     for (uint n = 0; n < V_LOADS; ++n)
         TO_LOCAL4(stage + (n * GROUP_SIZE + get_local_id(0)) * 4) = from_v[n];
-}
-
-// One value for each of a work-item's heads.
-inline void load_heads(__local const float *p, float *to)
-{
-#if ROWS == 4
-    vstore4(*(__local const float4 *)p, 0, to);
-#elif ROWS == 2
-    vstore2(*(__local const float2 *)p, 0, to);
-#else
-    to[0] = p[0];
-#endif
-}
-
-// s[r] += the staged columns of this work-item's heads times those of its keys.
-inline void multiply_products(__local const float *stage, float4 *s)
-{
-    const uint tx = get_local_id(0) % 16, ty = get_local_id(0) / 16;
-#pragma unroll 8
-    for (uint d = 0; d < DEPTH; ++d) {
-        float4 y = LOCAL4(stage + STAGE_Q + STAGED(KEYS, d, tx * 4));
-        float x[ROWS];
-        load_heads(stage + STAGED(TILE_HEADS, d, ty * ROWS), x);
-#pragma unroll
-        for (uint r = 0; r < ROWS; ++r)
-            s[r] = fma((float4)(x[r]), y, s[r]);
-    }
 }
 
 // o[r] += the weights of this work-item's heads times the staged values.
@@ -239,15 +137,7 @@ sparse_attention_tile(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global co
 #pragma unroll
         for (uint r = 0; r < ROWS; ++r)
             s[r] = (float4)(0.0f);
-        fetch_products(q, live, k, list, 0, from_q, from_k);
-        for (uint c0 = 0; c0 < D; c0 += DEPTH) {
-            put_products(stage, from_q, from_k);
-            barrier(CLK_LOCAL_MEM_FENCE);
-            if (c0 + DEPTH < D)
-                fetch_products(q, live, k, list, c0 + DEPTH, from_q, from_k);
-            multiply_products(stage, s);
-            barrier(CLK_LOCAL_MEM_FENCE);
-        }
+        DOT_PRODUCTS(q, live, k, list, stage, s, from_q, from_k)
         fetch_values(v, list, 0, from_v);
 
         const uint4 keys = *(__local const uint4 *)(list + tx * 4);

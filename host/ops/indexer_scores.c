@@ -1,4 +1,4 @@
-/* The indexer's scores. Kernels: cl/indexer_scores_vec.cl, cl/indexer_scores_simt.cl. */
+/* The indexer's scores. Kernels: cl/indexer_scores_{vec,simt,heads}.cl. */
 #include "host/ops/indexer_scores.h"
 
 #include <math.h>
@@ -74,14 +74,18 @@ static cldsa_status check(const cldsa_run *run) {
     return cldsa_indexer_check(run, &in);
 }
 
-/* The launch, common to both variants: a tile of `rows` x `keys` scores per work-group of `local` items. */
-static cldsa_status enqueue_tiles(cldsa_run *run, const char *name, int64_t rows, int64_t keys, size_t items) {
+/*
+ * The launch, common to all variants: a tile of `rows` x `keys` scores per work-group of `items` items. `more`: the
+ * variant's own options.
+ */
+static cldsa_status enqueue_tiles(cldsa_run *run, const char *name, int64_t rows, int64_t keys, size_t items,
+                                  const char *more) {
     const args_t *a = run->args;
     cldsa_indexer_inputs in = inputs(run);
     char options[CLDSA_OPTIONS_MAX];
-    char scores_dtype[32];
-    snprintf(scores_dtype, sizeof scores_dtype, "-DSCORES_DTYPE=%s", cldsa_dtype_macro(a->scores.dtype));
-    cldsa_indexer_options(run, &in, options, scores_dtype);
+    char rest[64];
+    snprintf(rest, sizeof rest, "-DSCORES_DTYPE=%s %s", cldsa_dtype_macro(a->scores.dtype), more);
+    cldsa_indexer_options(run, &in, options, rest);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, name, options, &kernel));
     size_t local[3] = {items, 1, 1};
@@ -122,7 +126,7 @@ static void vec_defaults(const cldsa_run *run, int *tune) {
 
 static cldsa_status vec_enqueue(cldsa_run *run) {
     return enqueue_tiles(run, "indexer_scores_vec", cldsa_round_up(run->tune[CHUNK], run->tune[MR]), 16 * run->tune[NV],
-                         1);
+                         1, "");
 }
 
 static const cldsa_variant vec = {
@@ -169,7 +173,7 @@ static void simt_defaults(const cldsa_run *run, int *tune) {
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
-    return enqueue_tiles(run, "indexer_scores_simt", run->tune[TM], run->tune[TN], (size_t)simt_items(run->tune));
+    return enqueue_tiles(run, "indexer_scores_simt", run->tune[TM], run->tune[TN], (size_t)simt_items(run->tune), "");
 }
 
 static const cldsa_variant simt = {
@@ -183,6 +187,45 @@ static const cldsa_variant simt = {
     .legal = simt_legal,
     .defaults = simt_defaults,
     .enqueue = simt_enqueue,
+};
+
+/* ---- heads: the heads of one query as the rows of a tile -------------------------------------------------------- */
+
+enum { HEADS_WG = 256, HEADS_KEYS = 64, HEADS_LANES = 16 }; /* as in the kernel */
+
+static bool heads_legal(const cldsa_run *run, const int *tune) {
+    const int64_t depth = 32, heads = HEADS_LANES * tune[0];
+    const int64_t floats = depth * (heads + HEADS_KEYS + 2) + (HEADS_LANES + 1) * HEADS_KEYS;
+    return (size_t)floats * sizeof(cl_float) <= cldsa_context_device_info(run->ctx)->local_mem_bytes;
+}
+
+static bool heads_can_run(const cldsa_run *run) {
+    cldsa_indexer_inputs in = inputs(run);
+    return in.Hk == 1 && in.B * in.T < UINT32_MAX && /* row numbers are 32-bit */
+           cldsa_context_device_info(run->ctx)->max_work_group_size >= HEADS_WG && heads_legal(run, (int[]){1});
+}
+
+static void heads_defaults(const cldsa_run *run, int *tune) {
+    while (tune[0] > 1 && (!heads_legal(run, tune) || inputs(run).H <= HEADS_LANES * tune[0] / 2))
+        tune[0] /= 2;
+}
+
+static cldsa_status heads_enqueue(cldsa_run *run) {
+    cldsa_indexer_inputs in = inputs(run);
+    char more[32];
+    snprintf(more, sizeof more, "-DQ_VEC=%d -DK_VEC=%d", in.q->offset % 4 == 0 && in.D % 4 == 0,
+             in.k->offset % 4 == 0 && in.D % 4 == 0);
+    return enqueue_tiles(run, "indexer_scores_heads", 1, HEADS_KEYS, HEADS_WG, more);
+}
+
+static const cldsa_variant heads = {
+    .name = "heads",
+    .file = "indexer_scores_heads.cl",
+    .tunables = {{"ROWS", 4, {1, 2, 4}, "heads of a work-item; a tile has 16 times as many"}},
+    .can_run = heads_can_run,
+    .legal = heads_legal,
+    .defaults = heads_defaults,
+    .enqueue = heads_enqueue,
 };
 
 /* ---- the definition -------------------------------------------------------------------------------------------- */
@@ -229,7 +272,16 @@ static double bytes(const cldsa_run *run) {
            (double)cldsa_tensor_numel(&a->scores) * (double)cldsa_dtype_size(a->scores.dtype);
 }
 
-static const cldsa_variant *const variants[] = {&vec, &simt, NULL};
+static const cldsa_variant *const variants[] = {&vec, &simt, &heads, NULL};
+
+/* A tile of queries is mostly empty where there are few, one of heads where these are few. */
+static int choose(const cldsa_run *run) {
+    enum { VEC, SIMT, HEADS, FEW_QUERIES = 16, MANY_HEADS = 16 };
+    cldsa_indexer_inputs in = inputs(run);
+    if (cldsa_context_capabilities(run->ctx)->is_cpu)
+        return VEC;
+    return in.S <= FEW_QUERIES && in.H >= MANY_HEADS && heads_can_run(run) ? HEADS : SIMT;
+}
 
 const cldsa_op cldsa_op_indexer_scores = {
     .name = "indexer_scores",
@@ -238,7 +290,7 @@ const cldsa_op cldsa_op_indexer_scores = {
     .dims = dims,
     .fields = fields,
     .variants = variants,
-    .choose = cldsa_choose_vec_or_simt,
+    .choose = choose,
     .check = check,
     .reference = reference,
     .flops = flops,
