@@ -1,7 +1,6 @@
 /* Which calls are tuned: the presets' cases, those first from which others take over. */
 #include "autotune/session.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

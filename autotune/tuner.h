@@ -56,15 +56,16 @@ typedef struct tuner_options {
     double deadline;  /* seconds after which a candidate counts as hanging, compilation included */
     tuner_strategy strategy;
     unsigned long seed;
-    bool quick;                 /* short measurements, fewer finalists */
-    const char *database, *log; /* paths; NULL: the user's */
-    const cJSON *arguments;     /* of the command line, kept in the log for --resume */
+    bool quick;             /* short measurements, fewer finalists */
+    const char *database;   /* NULL: the user's */
+    const cJSON *arguments; /* of the command line, kept in the log for --resume */
 } tuner_options;
 
 /*
  * Tunes and prints its progress on standard output. Failing candidates and cases are lines of the log; what was won
  * before a failure of the tuner itself is in the database.
- * CLDSA_INVALID_ARGUMENT: nothing to tune, or a bad log. CL_DEVICE_NOT_AVAILABLE and others: the device is gone.
+ * CLDSA_INVALID_ARGUMENT: nothing to tune. CL_DEVICE_NOT_AVAILABLE: the device is gone. CLDSA_UNSUPPORTED: no case
+ * could be tuned.
  */
 typedef struct tuner_log tuner_log;
 cldsa_status tuner_run(const cldsa_device_info *device, const tuner_options *options, tuner_log *log);
