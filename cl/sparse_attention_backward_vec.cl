@@ -18,9 +18,9 @@
 #define GRAD_PITCH (16 * (KVEC + (LATENT ? 0 : VVEC)))
 #define DV_AT (LATENT ? 0 : 16 * KVEC)
 
-DEFINE_DOTS(dots_k, KVEC, D)
-DEFINE_DOTS(dots_v, VVEC, DV)
-DEFINE_WEIGHTED_SUM(weighted_sum_k, KVEC, D, KCT)
+DEFINE_DOTS(dots_k, KVEC, D, K_ROW)
+DEFINE_DOTS(dots_v, VVEC, DV, V_ROW)
+DEFINE_WEIGHTED_SUM(weighted_sum_k, KVEC, D, K_ROW, KCT)
 
 // What a work-item keeps of one query for HEADS heads.
 typedef struct {
@@ -76,8 +76,8 @@ __kernel void sparse_attention_backward_vec(
     __global const float *attn_sink_, ulong attn_sink_off, __global const float *out_, ulong out_off,
     __global const float *lse_, ulong lse_off, __global const float *dout_, ulong dout_off, __global float *dq_,
     ulong dq_off, __global float *partial_, ulong partial_off, __global float *partial_sink_, ulong partial_sink_off,
-    uint num_queries, uint num_keys, uint num_heads, uint topk, ulong k_batch, ulong k_head, ulong k_row,
-    ulong v_batch, ulong v_head, ulong v_row, float scale)
+    uint num_queries, uint num_keys, uint num_heads, uint topk, ulong k_batch, ulong k_head, ulong v_batch,
+    ulong v_head, float scale)
 {
     const uint num_kv_heads = num_heads / GROUP;
     uint split = get_global_id(1), num_splits = get_global_size(1);
@@ -136,13 +136,13 @@ __kernel void sparse_attention_backward_vec(
                 int n = gather_list(indices_ + indices_off + row * topk, &next, end, num_keys, list);
                 if (n == 0)
                     break;
-                dots_k(k, k_row, list, n, r.q, p);
-                dots_v(v, v_row, list, n, r.dout, ds);
+                dots_k(k, list, n, r.q, p);
+                dots_v(v, list, n, r.dout, ds);
                 for (int h = 0; h < HEADS; ++h) {
                     gradients_step(p + h * KEYS, ds + h * KEYS, n, r.log_sum[h], r.delta[h], scale);
                     keep[h] = 1.0f;
                 }
-                weighted_sum_k(k, k_row, list, n, ds, keep, r.dq);
+                weighted_sum_k(k, list, n, ds, keep, r.dq);
                 scatter_k(partial, list, n, ds, r.q);
                 scatter_v(partial + DV_AT, list, n, p, r.dout);
             }

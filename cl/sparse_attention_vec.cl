@@ -4,19 +4,16 @@
 //
 // One work-item per (QUERIES rows s, HEADS heads of one kv head h'); online softmax over KEYS gathered rows at a time:
 //
-//   list    the next valid indices                                        (-1 and hostile ones never get here)
-//   dots    [HEADS][KEYS]  q . k                                          rows of k in L1 for all heads
+//   list    the next valid indices of each row                            (-1 and hostile ones never get here)
+//   dots    [QUERIES][HEADS][KEYS]  q . k                                 rows of k in L1 for all heads and queries
 //   p       exp(dots - running maximum)                                   and its running sum
-//   sum     [HEADS][DV] = sum * exp(old maximum - new) + p v
+//   sum     [QUERIES][HEADS][DV] = sum * exp(old maximum - new) + p v     rows of v in L1
 //
 // Work-items of a kv head are neighbours in the launch, so its packed rows stay in L2. Called by
 // cldsa_sparse_attention (variant vec).
 
 #include "sparse_attention_vec.clh"
 
-#ifndef QUERIES
-#define QUERIES 4 // rows per work-item (1 to 16)
-#endif
 #ifndef O_DTYPE
 #define O_DTYPE F32
 #endif
@@ -24,8 +21,8 @@
 #define HAS_LSE 1 // 1: lse is wanted
 #endif
 
-DEFINE_DOTS(dots_k, KVEC, D)
-DEFINE_WEIGHTED_SUM(weighted_sum_v, VVEC, DV, VCT)
+DEFINE_DOTS(dots_k, KVEC, D, K_ROW)
+DEFINE_WEIGHTED_SUM(weighted_sum_v, VVEC, DV, V_ROW, VCT)
 
 // Scores to weights in place for one head; lanes from n up to a multiple of 16 become 0. Returns the factor by which
 // earlier sums shrink.
@@ -76,7 +73,7 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
                                    __global const float *attn_sink_, ulong attn_sink_off,
                                    __global ELEM(O_DTYPE) *out_, ulong out_off, __global float *lse_, ulong lse_off,
                                    uint num_queries, uint num_keys, uint num_heads, uint topk, ulong k_batch,
-                                   ulong k_head, ulong k_row, ulong v_batch, ulong v_head, ulong v_row, float scale)
+                                   ulong k_head, ulong v_batch, ulong v_head, float scale)
 {
     const uint num_kv_heads = num_heads / GROUP, head_blocks = (GROUP + HEADS - 1) / HEADS;
     uint block = get_global_id(1) % head_blocks, kv_head = get_global_id(1) / head_blocks % num_kv_heads;
@@ -85,50 +82,72 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
     kv_elem *k = k_ + k_off + b * k_batch + kv_head * k_head;
     kv_elem *v = v_ + v_off + b * v_batch + kv_head * v_head;
 
-    for (uint s = get_global_id(0) * QUERIES; s < min((uint)get_global_id(0) * QUERIES + QUERIES, num_queries); ++s) {
-        ulong row = (ulong)b * num_queries + s;
-        float16 q[HEADS * KVEC], sum[HEADS * VVEC];
-        float maximum[HEADS], total[HEADS];
-        for (int h = 0; h < HEADS; ++h) {
-            ulong at = q_off + (row * num_heads + first_head + min((uint)h, live_heads - 1)) * D;
-            for (int c = 0; c < KVEC; ++c) {
-                q[h * KVEC + c] = scale * load_q(q_, at, c, D);
-                PREFETCH(q_ + at + num_heads * D + 16 * c); // the next row's, which nothing else announces
-            }
-            for (int c = 0; c < VVEC; ++c)
-                sum[h * VVEC + c] = (float16)(0.0f);
-            maximum[h] = -INFINITY;
-            total[h] = 0.0f;
-        }
-        int end = (int)topk;
+    uint first = get_global_id(0) * QUERIES;
+    int rows = (int)min((uint)QUERIES, num_queries - first);
+    float16 q[QUERIES * HEADS * KVEC], sum[QUERIES * HEADS * VVEC];
+    float maximum[QUERIES * HEADS], total[QUERIES * HEADS];
+    int next[QUERIES], end[QUERIES];
+    for (int i = 0; i < QUERIES; ++i) {
+        ulong row = (ulong)b * num_queries + first + i;
+        next[i] = 0;
+        end[i] = i < rows ? (int)topk : 0;
 #if HAS_LENGTH
-        end = min(end, topk_length_[topk_length_off + row]);
+        if (i < rows)
+            end[i] = min(end[i], topk_length_[topk_length_off + row]);
 #endif
-        for (int next = 0; next < end;) {
-            uint list[KEYS];
-            float16 tiles[HEADS * KEYS / 16];
-            float *weight = (float *)tiles, keep[HEADS];
-            int n = gather_list(indices_ + indices_off + row * topk, &next, end, num_keys, list);
-            if (n == 0)
-                break;
-            dots_k(k, k_row, list, n, q, weight);
-            for (int h = 0; h < HEADS; ++h)
-                keep[h] = softmax_step(weight + h * KEYS, n, maximum + h, total + h);
-            weighted_sum_v(v, v_row, list, n, weight, keep, sum);
+        for (int h = 0; h < HEADS && i < rows; ++h) {
+            ulong at = q_off + (row * num_heads + first_head + min((uint)h, live_heads - 1)) * D;
+            for (int c = 0; c < KVEC; ++c)
+                q[(i * HEADS + h) * KVEC + c] = scale * load_q(q_, at, c, D);
+            for (int c = 0; c < VVEC; ++c)
+                sum[(i * HEADS + h) * VVEC + c] = (float16)(0.0f);
+            maximum[i * HEADS + h] = -INFINITY;
+            total[i * HEADS + h] = 0.0f;
         }
+    }
+    for (;;) {
+        uint list[QUERIES * KEYS];
+        float16 tiles[QUERIES * HEADS * KEYS / 16];
+        float *weight = (float *)tiles, keep[QUERIES * HEADS];
+        int n[QUERIES], most = 0;
+        for (int i = 0; i < QUERIES; ++i) {
+            __global const int *indices = indices_ + indices_off + ((ulong)b * num_queries + first + i) * topk;
+            n[i] = gather_list(indices, next + i, end[i], num_keys, list + i * KEYS);
+            most = max(most, n[i]);
+        }
+        if (most == 0)
+            break;
+        for (int at = 0; at < most; at += STEP)
+            for (int i = 0; i < QUERIES; ++i)
+                dots_k(k, list + i * KEYS + at, min(n[i] - at, STEP), q + i * HEADS * KVEC,
+                       weight + i * HEADS * KEYS + at);
+        for (int i = 0; i < QUERIES; ++i)
+            for (int h = i * HEADS; h < (i + 1) * HEADS && n[i] > 0; ++h)
+                keep[h] = softmax_step(weight + h * KEYS, n[i], maximum + h, total + h);
+        for (int at = 0; at < most; at += STEP)
+            for (int i = 0; i < QUERIES; ++i) {
+                if (n[i] <= at)
+                    continue;
+                weighted_sum_v(v, list + i * KEYS + at, min(n[i] - at, STEP), weight + i * HEADS * KEYS + at,
+                               keep + i * HEADS, sum + i * HEADS * VVEC);
+                for (int h = i * HEADS; h < (i + 1) * HEADS; ++h)
+                    keep[h] = 1.0f;
+            }
+    }
+    for (int i = 0; i < rows; ++i)
         for (uint h = 0; h < live_heads; ++h) {
-            ulong at = row * num_heads + first_head + h;
-            float lse = total[h] == 0.0f ? INFINITY : maximum[h] + log(total[h]);
-            float factor = total[h] == 0.0f ? 0.0f : 1.0f / total[h];
+            ulong at = ((ulong)b * num_queries + first + i) * num_heads + first_head + h;
+            float m = maximum[i * HEADS + h], z = total[i * HEADS + h];
+            float lse = z == 0.0f ? INFINITY : m + log(z);
+            float factor = z == 0.0f ? 0.0f : 1.0f / z;
 #if HAS_SINK
-            if (total[h] != 0.0f)
+            if (z != 0.0f)
                 factor /= 1.0f + exp(attn_sink_[attn_sink_off + first_head + h] - lse);
 #endif
             for (int c = 0; c < VVEC; ++c)
-                store_out(sum[h * VVEC + c] * factor, out_ + out_off, at * DV, c);
+                store_out(sum[(i * HEADS + h) * VVEC + c] * factor, out_ + out_off, at * DV, c);
 #if HAS_LSE
             lse_[lse_off + at] = lse;
 #endif
         }
-    }
 }

@@ -69,16 +69,12 @@ static cldsa_sparse_rows rows_in_place(const cldsa_run *run, cldsa_tensor tensor
     return (cldsa_sparse_rows){tensor, d[SPARSE_T] * d[SPARSE_HK] * width, width, d[SPARSE_HK] * width};
 }
 
-/* Columns of a packed row: k, and behind it v, each rounded up to whole vectors. */
-static int64_t packed_pitch(const cldsa_run *run, const cldsa_sparse_inputs *in) {
+/* Rows of [B,Hk,T,width], each rounded up to whole vectors, at a float of the scratch. */
+static cldsa_sparse_rows rows_packed(const cldsa_run *run, int64_t at, int64_t width) {
     const int64_t *d = run->dims;
-    return cldsa_round_up(d[SPARSE_D], 16) + (in->v.mem ? cldsa_round_up(d[SPARSE_DV], 16) : 0);
-}
-
-/* Floats of [B,Hk,T,pitch]. */
-static int64_t packed_floats(const cldsa_run *run, const cldsa_sparse_inputs *in) {
-    const int64_t *d = run->dims;
-    return d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_T] * packed_pitch(run, in);
+    int64_t row = cldsa_round_up(width, 16), floats = d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_T] * row;
+    return (cldsa_sparse_rows){cldsa_run_scratch(run, (size_t)at * sizeof(float), CLDSA_F32, floats),
+                               d[SPARSE_HK] * d[SPARSE_T] * row, d[SPARSE_T] * row, row};
 }
 
 size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in) {
@@ -86,11 +82,12 @@ size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *
     bool awkward = d[SPARSE_HK] > 1 || d[SPARSE_D] % 16 || d[SPARSE_DV] % 16 || in->k.dtype != CLDSA_F32;
     if (!awkward || d[SPARSE_S] * d[SPARSE_K] < 2 * d[SPARSE_T])
         return 0;
-    return (size_t)packed_floats(run, in) * sizeof(float);
+    int64_t row = cldsa_round_up(d[SPARSE_D], 16) + (in->v.mem ? cldsa_round_up(d[SPARSE_DV], 16) : 0);
+    return (size_t)(d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_T] * row) * sizeof(float);
 }
 
-/* Copies `from` [B,T,Hk,width] to column `at` of the packed rows. */
-static cldsa_status pack(cldsa_run *run, cldsa_tensor from, int64_t width, cldsa_tensor to, int64_t pitch, int64_t at) {
+/* Copies `from` [B,T,Hk,width] to packed rows. */
+static cldsa_status pack(cldsa_run *run, cldsa_tensor from, int64_t width, const cldsa_sparse_rows *to) {
     enum { ROWS = 32 };
     const int64_t *d = run->dims;
     char options[CLDSA_OPTIONS_MAX];
@@ -100,9 +97,8 @@ static cldsa_status pack(cldsa_run *run, cldsa_tensor from, int64_t width, cldsa
     CLDSA_TRY(cldsa_get_kernel(run->ctx, "sparse_attention_pack.cl", "sparse_attention_pack", options, &kernel));
     size_t global[2] = {(size_t)cldsa_ceil_div(d[SPARSE_T], ROWS), (size_t)(d[SPARSE_B] * d[SPARSE_HK])};
     size_t local[2] = {1, 1};
-    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(from), CLDSA_ARG_TENSOR(to),
-                         CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_HK]), CLDSA_ARG_U32(pitch),
-                         CLDSA_ARG_U32(at));
+    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(from), CLDSA_ARG_TENSOR(to->tensor),
+                         CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_HK]));
 }
 
 cldsa_status cldsa_sparse_rows_of(cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, cldsa_sparse_rows *k,
@@ -113,15 +109,18 @@ cldsa_status cldsa_sparse_rows_of(cldsa_run *run, const cldsa_sparse_inputs *in,
         *v = in->v.mem ? rows_in_place(run, in->v, d[SPARSE_DV]) : *k;
         return CLDSA_SUCCESS;
     }
-    int64_t pitch = packed_pitch(run, in);
-    cldsa_tensor rows = cldsa_run_scratch(run, 0, CLDSA_F32, packed_floats(run, in));
-    *k = *v = (cldsa_sparse_rows){rows, d[SPARSE_HK] * d[SPARSE_T] * pitch, d[SPARSE_T] * pitch, pitch};
-    CLDSA_TRY(pack(run, in->k, d[SPARSE_D], rows, pitch, 0));
+    *k = *v = rows_packed(run, 0, d[SPARSE_D]);
+    CLDSA_TRY(pack(run, in->k, d[SPARSE_D], k));
     if (!in->v.mem)
         return CLDSA_SUCCESS;
-    int64_t v_at = cldsa_round_up(d[SPARSE_D], 16);
-    v->tensor.offset += (size_t)v_at;
-    return pack(run, in->v, d[SPARSE_DV], rows, pitch, v_at);
+    *v = rows_packed(run, d[SPARSE_B] * k->batch, d[SPARSE_DV]);
+    return pack(run, in->v, d[SPARSE_DV], v);
+}
+
+void cldsa_sparse_row_options(const cldsa_sparse_rows *k, const cldsa_sparse_rows *v, char *options) {
+    size_t used = strlen(options);
+    snprintf(options + used, CLDSA_OPTIONS_MAX - used, " -DK_ROW=%lld -DV_ROW=%lld", (long long)k->row,
+             (long long)v->row);
 }
 
 int cldsa_sparse_heads(const cldsa_run *run, int most) {
@@ -150,6 +149,7 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
     int heads = cldsa_sparse_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
     char options[CLDSA_OPTIONS_MAX];
     cldsa_sparse_options(run, &in, packed, heads, options);
+    cldsa_sparse_row_options(&k, &v, options);
     size_t used = strlen(options);
     snprintf(options + used, sizeof options - used, " -DO_DTYPE=%s -DHAS_LSE=%d", cldsa_dtype_macro(a->out.dtype),
              a->lse.mem != NULL);
@@ -166,17 +166,29 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
                          CLDSA_ARG_F32(in.softmax_scale));
 }
 
-/* Few heads use a gathered row once, so nothing is won by keeping it in L1: larger steps then. */
+int cldsa_sparse_queries(const cldsa_run *run, int most) {
+    const int64_t *d = run->dims;
+    int64_t units = cldsa_context_device_info(run->ctx)->compute_units, heads = cldsa_sparse_group(run);
+    int queries = 1;
+    while (heads < 4 && 2 * queries * heads <= most &&
+           d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_S] >= 2 * queries * 4 * units)
+        queries *= 2;
+    return queries;
+}
+
+/* Few heads use a gathered row once: other queries must. */
 static void vec_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_sparse_group(run) < 4)
-        tune[1] = 128;
+    if (cldsa_sparse_group(run) < 4) {
+        tune[0] = cldsa_sparse_queries(run, 64);
+        tune[1] = 256;
+    }
 }
 
 static const cldsa_variant vec = {
     .name = "vec",
     .file = "sparse_attention_vec.cl",
-    .tunables = {{"QUERIES", 4, {1, 2, 4, 8, 16}, "rows per work-item"},
-                 {"KEYS", 64, {32, 64, 128}, "gathered rows per step"},
+    .tunables = {{"QUERIES", 1, {1, 2, 4, 8, 16, 32, 64, 128}, "queries per work-item, taken together"},
+                 {"KEYS", 64, {32, 64, 128, 256}, "gathered rows per query and step"},
                  {"MAX_HEADS", 16, {4, 8, 16, 32}, "heads per work-item, at most"}},
     .defaults = vec_defaults,
     .workspace = vec_workspace,

@@ -31,7 +31,7 @@ static inline int64_t cldsa_sparse_group(const cldsa_run *run) {
 /* Bytes of the keys and values that the selection can name: at most S K rows per kv head. */
 double cldsa_sparse_key_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in);
 
-/* Appends what every kernel of this operation is built with. */
+/* What every kernel of this operation is built with. */
 void cldsa_sparse_options(const cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, int heads, char *options);
 
 /* Where the kernels find a kv head's rows: strides in elements. */
@@ -39,7 +39,7 @@ typedef struct cldsa_sparse_rows {
     cldsa_tensor tensor;
     int64_t batch, head, row;
 } cldsa_sparse_rows;
-#define CLDSA_ARG_STRIDES(r) CLDSA_ARG_U64((r).batch), CLDSA_ARG_U64((r).head), CLDSA_ARG_U64((r).row)
+#define CLDSA_ARG_STRIDES(r) CLDSA_ARG_U64((r).batch), CLDSA_ARG_U64((r).head)
 
 /* ---- CPUs: packed rows (vec) ---------------------------------------------------------------------------------- */
 
@@ -50,8 +50,15 @@ size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *
 cldsa_status cldsa_sparse_rows_of(cldsa_run *run, const cldsa_sparse_inputs *in, bool packed, cldsa_sparse_rows *k,
                                   cldsa_sparse_rows *v);
 
+/* Appends the distances of their rows to the options. */
+void cldsa_sparse_row_options(const cldsa_sparse_rows *k, const cldsa_sparse_rows *v, char *options);
+
 /* Heads of a kv head that one work-item takes, at most `most`. */
 int cldsa_sparse_heads(const cldsa_run *run, int most);
+
+/* Queries that one work-item takes together where few heads share a row, so that rows stay in L1; times heads at most
+ * `most`, and few enough for every compute unit to have several work-items. */
+int cldsa_sparse_queries(const cldsa_run *run, int most);
 
 /* ---- GPUs (sparse_attention_gpu.c) ------------------------------------------------------------------------------ */
 

@@ -112,6 +112,7 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
     int heads = cldsa_sparse_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
     char options[CLDSA_OPTIONS_MAX];
     cldsa_sparse_options(run, &in, packed, heads, options);
+    cldsa_sparse_row_options(&k, &v, options);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "sparse_attention_backward_vec", options, &kernel));
     size_t global[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_HK]), (size_t)splits}, local[2] = {1, 1};

@@ -107,6 +107,19 @@ static const harness_case cases[] = {
      .message = "as k"},
 };
 
+/* Rows side by side in several steps each, and the last work-item not full. */
+static const harness_case row_cases[] = {
+    {.name = "few rows", .dims = "B=1 S=5 T=40 H=1 Hk=1 D=16 Dv=16 K=35", .give = "v lse", .fill = "indices=indices T"},
+    {.name = "many rows, unordered",
+     .dims = "B=1 S=150 T=350 H=2 Hk=2 D=48 Dv=32 K=300",
+     .give = "v lse topk_length",
+     .fill = "indices=wild T; topk_length=whole -1 K+2"},
+    {.name = "many rows, two heads",
+     .dims = "B=1 S=70 T=350 H=4 Hk=2 D=20 Dv=20 K=40",
+     .give = "v lse",
+     .fill = "indices=indices T"},
+};
+
 static const harness_case backward_cases[] = {
     {.name = "one key per row",
      .dims = "B=1 S=3 T=5 H=1 Hk=1 D=4 Dv=4 K=1",
@@ -197,10 +210,11 @@ static const harness_case backward_cases[] = {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_sparse_attention, .tunables = "simt:SPLIT=4; tile:SPLIT=3,ROWS=2", HARNESS_CASES(cases)},
+        {.op = &cldsa_op_sparse_attention, .tunables = "QUERIES=4,KEYS=32", HARNESS_CASES(row_cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
          HARNESS_CASES(backward_cases)},
     };
-    return harness_main(suites, 2, argc, argv);
+    return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
 }
