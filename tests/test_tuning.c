@@ -651,8 +651,10 @@ static void shows_exports_and_imports(void **state) {
     cli_assert_ok();
     assert_non_null(strstr(cli_result.out, "gemm Z=1 M=100 N=100 K=100"));
     assert_non_null(strstr(cli_result.out, "*simt"));
-    assert_non_null(strstr(cli_result.out, "2.00 x"));
-    assert_null(strstr(cli_result.out, "unused"));
+    char *line = strstr(cli_result.out, "2.00 x"); /* shipped files may be older than a kernel, this entry is not */
+    assert_non_null(line);
+    line[strcspn(line, "\n")] = '\0';
+    assert_null(strstr(line, "unused"));
     cli_run_in(mine, "tune --show --json");
     cli_assert_ok();
     cJSON *root = cJSON_Parse(cli_result.out);
