@@ -28,9 +28,9 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 sparse_attention_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
                       __global const ELEM(KV_DTYPE) *v_, ulong v_off, __global const int *indices_, ulong indices_off,
                       __global const int *topk_length_, ulong topk_length_off, __global const float *attn_sink_,
-                      ulong attn_sink_off, __global ELEM(O_DTYPE) *out_, ulong out_off, __global float *lse_,
+                      ulong attn_sink_off, uint topk, __global ELEM(O_DTYPE) *out_, ulong out_off, __global float *lse_,
                       ulong lse_off, __global float *parts_, ulong parts_off, uint num_queries, uint num_keys,
-                      uint num_heads, uint topk, uint part_size, float scale)
+                      uint num_heads, uint part_size, float scale)
 {
     __local float tile[ROWS * PITCH], front[HEADS * DEPTH], dots[HEADS * ROWS], weight[HEADS * ROWS];
     __local uint list[ROWS];

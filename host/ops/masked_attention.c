@@ -1,5 +1,5 @@
 /* masked_attention and its backward pass: softmax(q k^T) v over the keys that a mask or range leaves visible. */
-#include "host/ops/op.h"
+#include "host/ops/attention_tile.h"
 #include "host/ops/philox.h"
 
 #include <cldsa/masked_attention.h>
@@ -454,10 +454,82 @@ static cldsa_status simt_backward(cldsa_run *run) {
                          CLDSA_ARG_TENSOR(args->dv), SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call));
 }
 
+/* ---- tile ---------------------------------------------------------------------------------------------------- */
+
+static cldsa_attention_tile tile_of(const cldsa_run *run) {
+    const int64_t *n = run->dims;
+    return (cldsa_attention_tile){
+        .queries = n[B] * n[S], .kv_heads = n[HK], .group = n[H] / n[HK], .columns = n[DV], .places = n[T]};
+}
+
+static cldsa_attention_rows tile_rows(const cldsa_run *run) {
+    const forward_args *args = run->args;
+    const int64_t *n = run->dims;
+    return (cldsa_attention_rows){
+        .out = args->out, .lse = args->lse, .rows = n[B] * n[S] * n[H], .heads = n[H], .columns = n[DV]};
+}
+
+static bool tile_can_run(const cldsa_run *run) {
+    const int64_t *n = run->dims;
+    return ((const forward_args *)run->args)->dropout_p == 0 && n[HK] > 0 && n[B] * n[T] * n[HK] < UINT32_MAX &&
+           n[B] * n[S] * n[H] < UINT32_MAX && /* row numbers are 32-bit */
+           cldsa_context_device_info(run->ctx)->max_work_group_size >= ATTENTION_TILE_WG &&
+           cldsa_attention_tile_legal(run, (int[]){1});
+}
+
+static void tile_defaults(const cldsa_run *run, int *tune) {
+    const cldsa_attention_tile tile = tile_of(run);
+    cldsa_attention_tile_defaults(run, &tile, tune);
+}
+
+static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const cldsa_attention_rows rows = tile_rows(run);
+    *preferred = cldsa_attention_parts_bytes(
+        &rows, cldsa_attention_cut(run->dims[T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT")).count);
+    *minimum = 0;
+}
+
+static cldsa_status tile_forward(cldsa_run *run) {
+    const forward_args *args = run->args;
+    const attention_call call = ATTENTION_CALL(args);
+    const int64_t *n = run->dims;
+    const cldsa_attention_tile tile = tile_of(run);
+    const cldsa_attention_rows rows = tile_rows(run);
+    const cldsa_attention_parts parts =
+        cldsa_attention_cut_to_fit(run, &rows, n[T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT"));
+    char options[CLDSA_OPTIONS_MAX], more[160];
+    snprintf(more, sizeof more, "-DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d",
+             cldsa_dtype_macro(args->out.dtype), args->lse.mem != NULL, parts.count > 1,
+             cldsa_rows_in_fours(&args->q, n[D]), cldsa_rows_in_fours(&args->k, n[D]),
+             cldsa_rows_in_fours(&args->v, n[DV]));
+    kernel_options(run, &call, options, more);
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_tile", options, &kernel));
+    const size_t local[] = {ATTENTION_TILE_WG, 1, 1};
+    const size_t global[] = {(size_t)(n[B] * n[S] * ATTENTION_TILE_WG),
+                             (size_t)cldsa_attention_tile_head_groups(&tile, cldsa_run_tune(run, "ROWS")),
+                             (size_t)parts.count};
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
+                            CLDSA_ARG_TENSOR(args->lse),
+                            CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)), CLDSA_ARG_U32(n[S]),
+                            CLDSA_ARG_U32(n[T]), CLDSA_ARG_U32(n[H]), CLDSA_ARG_U32(parts.size),
+                            CLDSA_ARG_F32(scale_of(&call, n[D]) * LOG2_E)));
+    return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
+}
+
 /* ---- tables -------------------------------------------------------------------------------------------------- */
 
 static int prefer_vec_on_cpu(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->is_cpu && vec_can_run(run) ? 0 : 1;
+}
+
+/* Queries are the rows of simt's tiles, heads of one kv head those of tile's; whichever are more fill theirs better. */
+static int choose_forward(const cldsa_run *run) {
+    enum { TILE = 2, SIMT_QUERIES = 64, TILE_HEADS = 16 };
+    const int chosen = prefer_vec_on_cpu(run);
+    const int64_t queries = run->dims[S], group = run->dims[H] / run->dims[HK];
+    const bool few = queries < SIMT_QUERIES && queries * TILE_HEADS < group * SIMT_QUERIES;
+    return chosen > 0 && few && tile_can_run(run) ? TILE : chosen;
 }
 
 #define TILE_ROWS_TUNABLE                                                                                              \
@@ -483,6 +555,17 @@ static const cldsa_variant forward_simt = {
     .defaults = simt_defaults,
     .legal = simt_legal,
     .enqueue = simt_forward,
+};
+
+static const cldsa_variant forward_tile = {
+    .name = "tile",
+    .file = "masked_attention_tile.cl",
+    .tunables = {CLDSA_TUNE_ATTENTION_TILE},
+    .can_run = tile_can_run,
+    .defaults = tile_defaults,
+    .legal = cldsa_attention_tile_legal,
+    .workspace = tile_workspace,
+    .enqueue = tile_forward,
 };
 
 static const cldsa_variant backward_vec = {
@@ -552,7 +635,7 @@ static const cldsa_field backward_fields[] = {
     PARAMS(backward_args),
 };
 
-static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, NULL};
+static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, &forward_tile, NULL};
 static const cldsa_variant *const backward_variants[] = {&backward_vec, &backward_simt, NULL};
 
 const cldsa_op cldsa_op_masked_attention = {
@@ -562,7 +645,7 @@ const cldsa_op cldsa_op_masked_attention = {
     .dims = dims,
     .fields = forward_fields,
     .variants = forward_variants,
-    .choose = prefer_vec_on_cpu,
+    .choose = choose_forward,
     .check = check_forward,
     .reference = forward_reference,
     .flops = forward_flops,

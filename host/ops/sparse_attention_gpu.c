@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "host/ops/attention_combine.h"
+#include "host/ops/attention_tile.h"
 #include "host/ops/sparse_attention.h"
 
 #define LOG2_E 1.44269504088896340736
@@ -63,13 +63,13 @@ static cldsa_status enqueue(cldsa_run *run, const launch *how, const char *more)
     const size_t local[3] = {(size_t)how->items, 1, 1};
     const size_t global[3] = {(size_t)(d[SPARSE_B] * d[SPARSE_S] * how->items), (size_t)head_groups(run, how->heads),
                               (size_t)parts.count};
-    CLDSA_TRY(CLDSA_ENQUEUE(
-        &run->stream, kernel, 3, global, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
-        CLDSA_ARG_TENSOR(in.v.mem ? a->v : a->k), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
-        CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->lse),
-        CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)), CLDSA_ARG_U32(d[SPARSE_S]),
-        CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(parts.size),
-        CLDSA_ARG_F32((double)in.softmax_scale * LOG2_E)));
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
+                            CLDSA_ARG_TENSOR(in.v.mem ? a->v : a->k), CLDSA_ARG_TENSOR(a->indices),
+                            CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(a->attn_sink),
+                            CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->lse),
+                            CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)),
+                            CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]),
+                            CLDSA_ARG_U32(parts.size), CLDSA_ARG_F32((double)in.softmax_scale * LOG2_E)));
     return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
 }
 
@@ -123,40 +123,29 @@ const cldsa_variant cldsa_sparse_attention_simt = {
 
 /* ---- tile: many heads to a kv head ----------------------------------------------------------------------------- */
 
-enum { TILE_WG = 256, TILE_KEYS = 64, TILE_LANES = 16, TILE_GROUPS_PER_UNIT = 2 };
-
-static launch tile_launch(const int *tune) {
-    return (launch){
-        .kernel = "sparse_attention_tile", .items = TILE_WG, .heads = TILE_LANES * tune[0], .keys = TILE_KEYS};
+static cldsa_attention_tile tile_of(const cldsa_run *run) {
+    const int64_t *d = run->dims;
+    return (cldsa_attention_tile){.queries = d[SPARSE_B] * d[SPARSE_S],
+                                  .kv_heads = d[SPARSE_HK],
+                                  .group = cldsa_sparse_group(run),
+                                  .columns = d[SPARSE_DV],
+                                  .places = d[SPARSE_K]};
 }
 
-/* The arrays of cl/sparse_attention_tile.cl. */
-static bool tile_legal(const cldsa_run *run, const int *tune) {
-    const int64_t depth = 32, pad = 4, heads = TILE_LANES * tune[0], values = TILE_KEYS * 64;
-    int64_t stage = depth * (heads + TILE_KEYS + 2);
-    stage = stage > values ? stage : values;
-    const int64_t floats = stage + heads * (TILE_KEYS + pad) + heads * TILE_LANES + TILE_KEYS;
-    return (size_t)floats * sizeof(cl_float) <= cldsa_context_capabilities(run->ctx)->local_mem_bytes;
+static launch tile_launch(const int *tune) {
+    return (launch){.kernel = "sparse_attention_tile",
+                    .items = ATTENTION_TILE_WG,
+                    .heads = 16 * tune[0],
+                    .keys = ATTENTION_TILE_KEYS};
 }
 
 static bool tile_can_run(const cldsa_run *run) {
-    return cldsa_sparse_simt_can_run(run) && tile_legal(run, (int[]){1});
+    return cldsa_sparse_simt_can_run(run) && cldsa_attention_tile_legal(run, (int[]){1});
 }
 
-/*
- * Large tiles reuse most; but none of heads that do not exist, none that needs more registers than most devices have,
- * and none so large that there is not a tile for nearly every compute unit.
- */
 static void tile_defaults(const cldsa_run *run, int *tune) {
-    /* Registers of a work-item for its output columns. */
-    const int64_t most_sums = cldsa_context_capabilities(run->ctx)->nv_ptx ? 128 : 64;
-    const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
-    const int64_t tiles = cldsa_ceil_div(run->dims[SPARSE_K], TILE_KEYS), columns = run->dims[SPARSE_DV];
-    while (tune[0] > 1 &&
-           (!tile_legal(run, tune) || cldsa_sparse_group(run) <= TILE_LANES * tune[0] / 2 ||
-            columns / TILE_LANES * tune[0] > most_sums || groups(run, TILE_LANES * tune[0]) * tiles < units * 7 / 8))
-        tune[0] /= 2;
-    tune[1] = cldsa_attention_default_split(run, groups(run, TILE_LANES * tune[0]), tiles, TILE_GROUPS_PER_UNIT);
+    const cldsa_attention_tile tile = tile_of(run);
+    cldsa_attention_tile_defaults(run, &tile, tune);
 }
 
 static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
@@ -165,28 +154,24 @@ static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *mini
     *minimum = 0;
 }
 
-/* Rows of `width` elements begin on a multiple of 4. */
-static bool in_fours(const cldsa_tensor *tensor, int64_t width) {
-    return tensor->offset % 4 == 0 && width % 4 == 0;
-}
-
 static cldsa_status tile_enqueue(cldsa_run *run) {
     const cldsa_sparse_attention_args *a = run->args;
     const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
     const launch how = tile_launch(run->tune);
     char more[64];
-    snprintf(more, sizeof more, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d", in_fours(&a->q, d), in_fours(&a->k, d),
-             dv % 4 == 0 && (a->v.mem ? in_fours(&a->v, dv) : in_fours(&a->k, d)));
+    snprintf(more, sizeof more, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d", cldsa_rows_in_fours(&a->q, d),
+             cldsa_rows_in_fours(&a->k, d),
+             dv % 4 == 0 && (a->v.mem ? cldsa_rows_in_fours(&a->v, dv) : cldsa_rows_in_fours(&a->k, d)));
     return enqueue(run, &how, more);
 }
 
 const cldsa_variant cldsa_sparse_attention_tile = {
     .name = "tile",
     .file = "sparse_attention_tile.cl",
-    .tunables = {{"ROWS", 4, {1, 2, 4}, "sixteenth part of the heads of a work-group"}, CLDSA_TUNE_ATTENTION_SPLIT},
+    .tunables = {CLDSA_TUNE_ATTENTION_TILE},
     .can_run = tile_can_run,
     .defaults = tile_defaults,
-    .legal = tile_legal,
+    .legal = cldsa_attention_tile_legal,
     .workspace = tile_workspace,
     .enqueue = tile_enqueue,
 };

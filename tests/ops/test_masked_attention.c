@@ -77,6 +77,22 @@ static const harness_case forward_cases[] = {
      .message = "needs ks and ke"},
 };
 
+/* Keys cut into parts, of which some rows see none. */
+static const harness_case split_cases[] = {
+    {.name = "few queries, many heads",
+     .dims = "B=2 S=3 T=300 H=36 Hk=2 D=72 Dv=68",
+     .params = "range=rows",
+     .give = "ks ke mask lse",
+     .dtypes = "mask=U32",
+     .fill = "ks=range_start T; ke=range_end T; mask=mask 0.7",
+     .prepare = clear_a_row},
+    {.name = "one query, bfloat16, causal",
+     .dims = "B=1 S=1 T=260 H=20 Hk=1 D=44 Dv=20",
+     .params = "range=causal",
+     .give = "lse",
+     .dtypes = "q=BF16 k=BF16 v=BF16 out=BF16"},
+};
+
 static const harness_case backward_cases[] = {
     {.name = "dense", .dims = "B=2 S=9 T=9 H=2 Hk=2 D=7 Dv=5"},
     {.name = "byte mask, a row without keys",
@@ -118,9 +134,10 @@ static const harness_case backward_cases[] = {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_masked_attention, HARNESS_CASES(forward_cases)},
+        {.op = &cldsa_op_masked_attention, .tunables = "tile:SPLIT=3,ROWS=1", HARNESS_CASES(split_cases)},
         {.op = &cldsa_op_masked_attention_backward,
          .forward = &cldsa_op_masked_attention,
          HARNESS_CASES(backward_cases)},
     };
-    return harness_main(suites, 2, argc, argv);
+    return harness_main(suites, 3, argc, argv);
 }
