@@ -1,4 +1,5 @@
-/* Matrix products. Kernels: cl/gemm_vec.cl (gemm_vec.c), cl/gemm_simt.cl (gemm_simt.c), CLBlast (gemm_clblast.c). */
+/* Matrix products. Kernels: cl/gemm_vec.cl (gemm_vec.c), cl/gemm_simt.cl (gemm_simt.c), cl/gemm_thin.cl
+ * (gemm_thin.c), CLBlast (gemm_clblast.c). */
 #include "host/ops/gemm.h"
 
 #include <math.h>
@@ -279,7 +280,15 @@ cldsa_status gemm_enqueue_epilogue(cldsa_run *run, const gemm_problem *p, cldsa_
                          CLDSA_ARG_F32(args->alpha), CLDSA_ARG_F32(args->beta));
 }
 
-static const cldsa_variant *const variants[] = {&gemm_vec, &gemm_simt, &gemm_clblast, NULL};
+static const cldsa_variant *const variants[] = {&gemm_vec, &gemm_simt, &gemm_thin, &gemm_clblast, NULL};
+
+/* Few rows leave a GPU's tiles mostly empty. */
+static int choose(const cldsa_run *run) {
+    enum { VEC, SIMT, THIN, FEW_ROWS = 16 };
+    if (cldsa_context_capabilities(run->ctx)->is_cpu)
+        return VEC;
+    return run->dims[GEMM_M] <= FEW_ROWS && gemm_thin.can_run(run) ? THIN : SIMT;
+}
 
 const cldsa_op cldsa_op_gemm = {
     .name = "gemm",
@@ -288,7 +297,7 @@ const cldsa_op cldsa_op_gemm = {
     .dims = dim_names,
     .fields = fields,
     .variants = variants,
-    .choose = cldsa_choose_vec_or_simt,
+    .choose = choose,
     .bind = bind,
     .check = check,
     .reference = reference,
