@@ -17,6 +17,7 @@
 // Enqueued by host/ops/indexer_scores_backward.c over (S / TILE * 256, HEADS * D blocks, B), and likewise for keys.
 
 #include "dtype.clh"
+#include "exact.clh"
 #include "indexer_scores.clh"
 
 #ifndef KC
@@ -81,23 +82,50 @@ inline void load_rows(rows_ptr rows, size_t stride, int count, int r0, int d0, _
         }                                                                                                              \
     }
 
-// Step 3: grad[r][c] += the sum over walked rows s of p[s][4y + r] * walked[s][column c].
+// Step 3: grad[r][c] += the sum over walked rows s of p[s][4y + r] * walked[s][column c]. If `exact`, a p of 0 adds
+// nothing.
 #define ADD_WALKED(grad, p, walked, stride, count, d0, chunk)                                                          \
     for (int s0_ = 0; s0_ < TILE; s0_ += KC) {                                                                         \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
         load_rows(walked, stride, count, s0_, d0, chunk);                                                              \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
-        _Pragma("unroll") for (int s_ = 0; s_ < KC; ++s_)                                                              \
-        {                                                                                                              \
-            float a_[4], b_[4 * D_GROUPS];                                                                             \
-            vstore4(vload4(0, (p) + (s0_ + s_) * ROW_FLOATS + 4 * y), 0, a_);                                          \
-            _Pragma("unroll") for (int g_ = 0; g_ < D_GROUPS; ++g_)                                                    \
-                vstore4(vload4(0, (chunk) + s_ * (DBLOCK + 4) + 64 * g_ + 4 * x), 0, b_ + 4 * g_);                     \
-            _Pragma("unroll") for (int r_ = 0; r_ < 4; ++r_)                                                           \
-                _Pragma("unroll") for (int c_ = 0; c_ < 4 * D_GROUPS; ++c_) grad[r_][c_] =                             \
-                    fma(a_[r_], b_[c_], grad[r_][c_]);                                                                 \
-        }                                                                                                              \
+        if (exact)                                                                                                     \
+            for (int s_ = 0; s_ < KC; ++s_)                                                                            \
+                for (int r_ = 0; r_ < 4; ++r_) {                                                                       \
+                    float a_ = (p)[(s0_ + s_) * ROW_FLOATS + 4 * y + r_];                                              \
+                    for (int c_ = 0; c_ < 4 * D_GROUPS; ++c_)                                                          \
+                        grad[r_][c_] =                                                                                 \
+                            a_ == 0.0f ? grad[r_][c_]                                                                  \
+                                       : fma(a_, (chunk)[s_ * (DBLOCK + 4) + COLUMN(x, c_)], grad[r_][c_]);            \
+                }                                                                                                      \
+        else                                                                                                           \
+            _Pragma("unroll") for (int s_ = 0; s_ < KC; ++s_)                                                          \
+            {                                                                                                          \
+                float a_[4], b_[4 * D_GROUPS];                                                                         \
+                vstore4(vload4(0, (p) + (s0_ + s_) * ROW_FLOATS + 4 * y), 0, a_);                                      \
+                _Pragma("unroll") for (int g_ = 0; g_ < D_GROUPS; ++g_)                                                \
+                    vstore4(vload4(0, (chunk) + s_ * (DBLOCK + 4) + 64 * g_ + 4 * x), 0, b_ + 4 * g_);                 \
+                _Pragma("unroll") for (int r_ = 0; r_ < 4; ++r_)                                                       \
+                    _Pragma("unroll") for (int c_ = 0; c_ < 4 * D_GROUPS; ++c_) grad[r_][c_] =                         \
+                        fma(a_[r_], b_[c_], grad[r_][c_]);                                                             \
+            }                                                                                                          \
     }
+
+#define CLEAR(grad)                                                                                                    \
+    _Pragma("unroll") for (int r_ = 0; r_ < 4; ++r_)                                                                   \
+        _Pragma("unroll") for (int c_ = 0; c_ < 4 * D_GROUPS; ++c_) grad[r_][c_] = 0.0f;
+
+// NaN where a gradient is not finite.
+inline float times_zero(float grad[4][4 * D_GROUPS])
+{
+    float zeros = 0.0f;
+#pragma unroll
+    for (int r = 0; r < 4; ++r)
+#pragma unroll
+        for (int c = 0; c < 4 * D_GROUPS; ++c)
+            zeros = fma(grad[r][c], 0.0f, zeros);
+    return zeros;
+}
 
 // z of one pair; 0 where the query does not see the key. `at` is the pair's place in dscores and gate.
 inline float upstream(__global const float *dscores, __global const float *gate, __global const float *k_scale,
@@ -138,7 +166,7 @@ indexer_scores_backward_queries_simt(INPUTS, __global float *dq_, ulong dq_off, 
     __global const int *ks = ks_ + ks_off + b * S;
     __global const int *ke = ke_ + ke_off + b * S;
 
-    float weight[4], dw[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float weight[4], dw[4];
     int2 range[4];
     float grad[4][4 * D_GROUPS];
 #pragma unroll
@@ -146,29 +174,32 @@ indexer_scores_backward_queries_simt(INPUTS, __global float *dq_, ulong dq_off, 
         const int i = i0 + min(4 * y + r, own - 1);
         weight[r] = w_[w_off + (W_PER_ROW ? (b * S + i) * HEADS : 0) + h];
         range[r] = 4 * y + r < own ? row_range(ks, ke, i, S, T) : (int2)(0, 0);
-#pragma unroll
-        for (int c = 0; c < 4 * D_GROUPS; ++c)
-            grad[r][c] = 0.0f;
     }
     const int2 seen = tile_range(ks, ke, i0, own, S, T);
-    for (int j0 = seen.x; j0 < seen.y; j0 += TILE) {
-        rows_ptr k = k_ + k_off + ((b * T + j0) * KEY_HEADS + (KEY_HEADS == 1 ? 0 : h)) * DIM;
-        const int count = min(TILE, T - j0);
-        float s[4][4];
-        TILE_DOTS(s, q, HEADS * DIM, own, k, KEY_HEADS * DIM, count, chunk)
+    bool exact = false;
+    do {
+        CLEAR(grad)
+        dw[0] = dw[1] = dw[2] = dw[3] = 0.0f;
+        for (int j0 = seen.x; j0 < seen.y; j0 += TILE) {
+            rows_ptr k = k_ + k_off + ((b * T + j0) * KEY_HEADS + (KEY_HEADS == 1 ? 0 : h)) * DIM;
+            const int count = min(TILE, T - j0);
+            float s[4][4];
+            TILE_DOTS(s, q, HEADS * DIM, own, k, KEY_HEADS * DIM, count, chunk)
 #pragma unroll
-        for (int r = 0; r < 4; ++r) {
+            for (int r = 0; r < 4; ++r) {
 #pragma unroll
-            for (int c = 0; c < 4; ++c) {
-                const int j = j0 + 4 * x + c;
-                const float z = upstream(dscores_ + dscores_off, gate_ + gate_off, k_scale_ + k_scale_off + b * T,
-                                         (b * S + i0 + 4 * y + r) * T + j, range[r], j);
-                dw[r] = fma(z, RELU(s[r][c]), dw[r]);
-                p[(4 * x + c) * ROW_FLOATS + 4 * y + r] = s[r][c] > 0.0f ? z * weight[r] : 0.0f;
+                for (int c = 0; c < 4; ++c) {
+                    const int j = j0 + 4 * x + c;
+                    const float z = upstream(dscores_ + dscores_off, gate_ + gate_off, k_scale_ + k_scale_off + b * T,
+                                             (b * S + i0 + 4 * y + r) * T + j, range[r], j);
+                    dw[r] = z == 0.0f ? dw[r] : fma(z, RELU(s[r][c]), dw[r]);
+                    p[(4 * x + c) * ROW_FLOATS + 4 * y + r] = z != 0.0f && s[r][c] > 0.0f ? z * weight[r] : 0.0f;
+                }
             }
+            ADD_WALKED(grad, p, k, KEY_HEADS * DIM, count, d0, chunk)
         }
-        ADD_WALKED(grad, p, k, KEY_HEADS * DIM, count, d0, chunk)
-    }
+        REPEAT_EXACT(exact, times_zero(grad), chunk)
+    } while (exact);
 
     // dw: every item has the sum over its own columns; the first of a row of 16 adds them up in order.
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -205,36 +236,36 @@ indexer_scores_backward_keys_simt(INPUTS, __global float *dk_, ulong dk_off, int
     __global const int *ke = ke_ + ke_off + b * S;
 
     float grad[4][4 * D_GROUPS];
-#pragma unroll
-    for (int r = 0; r < 4; ++r)
-#pragma unroll
-        for (int c = 0; c < 4 * D_GROUPS; ++c)
-            grad[r][c] = 0.0f;
     // Causal: the first query that sees key j0 is S - T + j0.
     const int first = RANGE == 1 ? max(S - T + j0, 0) : 0;
     const int tiles = first < S ? (S - first + TILE - 1) / TILE : 0;
     const int heads = KEY_HEADS == 1 ? HEADS : 1;
-    for (int step = 0; step < tiles * heads; ++step) {
-        const int h = KEY_HEADS == 1 ? step / tiles : key_head;
-        const int i0 = first + step % tiles * TILE, count = min(TILE, S - i0);
-        rows_ptr q = q_ + q_off + ((b * S + i0) * HEADS + h) * DIM;
-        float s[4][4];
-        TILE_DOTS(s, q, HEADS * DIM, count, k, KEY_HEADS * DIM, own, chunk)
+    bool exact = false;
+    do {
+        CLEAR(grad)
+        for (int step = 0; step < tiles * heads; ++step) {
+            const int h = KEY_HEADS == 1 ? step / tiles : key_head;
+            const int i0 = first + step % tiles * TILE, count = min(TILE, S - i0);
+            rows_ptr q = q_ + q_off + ((b * S + i0) * HEADS + h) * DIM;
+            float s[4][4];
+            TILE_DOTS(s, q, HEADS * DIM, count, k, KEY_HEADS * DIM, own, chunk)
 #pragma unroll
-        for (int r = 0; r < 4; ++r) {
-            const int i = i0 + min(4 * y + r, count - 1);
-            const int2 range = 4 * y + r < count ? row_range(ks, ke, i, S, T) : (int2)(0, 0);
-            const float weight = w_[w_off + (W_PER_ROW ? (b * S + i) * HEADS : 0) + h];
+            for (int r = 0; r < 4; ++r) {
+                const int i = i0 + min(4 * y + r, count - 1);
+                const int2 range = 4 * y + r < count ? row_range(ks, ke, i, S, T) : (int2)(0, 0);
+                const float weight = w_[w_off + (W_PER_ROW ? (b * S + i) * HEADS : 0) + h];
 #pragma unroll
-            for (int c = 0; c < 4; ++c) {
-                const int j = j0 + 4 * x + c;
-                const float z = upstream(dscores_ + dscores_off, gate_ + gate_off, k_scale_ + k_scale_off + b * T,
-                                         (b * S + i) * T + j, range, j);
-                p[(4 * y + r) * ROW_FLOATS + 4 * x + c] = s[r][c] > 0.0f ? z * weight : 0.0f;
+                for (int c = 0; c < 4; ++c) {
+                    const int j = j0 + 4 * x + c;
+                    const float z = upstream(dscores_ + dscores_off, gate_ + gate_off, k_scale_ + k_scale_off + b * T,
+                                             (b * S + i) * T + j, range, j);
+                    p[(4 * y + r) * ROW_FLOATS + 4 * x + c] = z != 0.0f && s[r][c] > 0.0f ? z * weight : 0.0f;
+                }
             }
+            ADD_WALKED(grad, p, q, HEADS * DIM, count, d0, chunk)
         }
-        ADD_WALKED(grad, p, q, HEADS * DIM, count, d0, chunk)
-    }
+        REPEAT_EXACT(exact, times_zero(grad), chunk)
+    } while (exact);
 #pragma unroll
     for (int r = 0; r < 4; ++r)
 #pragma unroll

@@ -31,6 +31,7 @@
 #define BLOCK_TILES 8 // register tiles of dots in a block of the stream (2 .. 16)
 #endif
 
+#include "exact.clh"
 #include "indexer_scores_vec.clh"
 
 #define BLOCK (BLOCK_TILES * MR) // rows of the stream at a time
@@ -95,8 +96,24 @@ inline void block_dots(const float *block, int count, const float16 *panel, floa
             _Pragma("unroll") for (int v_ = 0; v_ < NV; ++v_)(grad)[((d0) + c_) * NV + v_] = acc_[c_][v_];             \
     } while (0)
 
-inline void add_block(const float *block, int count, const float16 *p, float16 *grad)
+// The same, but a p of 0 adds nothing even where the block is not finite.
+inline void add_block_exact(const float *block, int count, const float16 *p, float16 *grad)
 {
+    for (int d = 0; d < DIM; ++d)
+        for (int r = 0; r < count; ++r)
+            for (int v = 0; v < NV; ++v) {
+                const float16 weight = p[r * NV + v], old = grad[d * NV + v];
+                grad[d * NV + v] = select(old, fma((float16)(block[r * ROW_FLOATS + d]), weight, old),
+                                          weight != (float16)(0.0f));
+            }
+}
+
+inline void add_block(const float *block, int count, const float16 *p, float16 *grad, bool exact)
+{
+    if (exact) {
+        add_block_exact(block, count, p, grad);
+        return;
+    }
     int d = 0;
     for (; d + MD <= DIM; d += MD)
         ADD_COLUMNS(MD, block, count, p, grad, d);
@@ -178,49 +195,56 @@ __kernel void indexer_scores_backward_queries_vec(
 
     float16 panel[DIM * NV], grad[DIM * NV], weight[NV], dw[NV];
     pack_panel(q, HEADS * DIM, own, panel);
-    for (int d = 0; d < DIM * NV; ++d)
-        grad[d] = (float16)(0.0f);
     for (int v = 0; v < NV; ++v)
-        dw[v] = weight[v] = (float16)(0.0f);
+        weight[v] = (float16)(0.0f);
     for (int r = 0; r < own; ++r)
         ((float *)weight)[r] = w_[w_off + (W_PER_ROW ? (b * S + i0 + r) * HEADS : 0) + h];
 
     float16 block[BLOCK * DIM_VECTORS];
     float16 p[BLOCK * NV], z[(BLOCK + 15) / 16 * 16 * NV];
     const int2 seen = tile_range(ks, ke, i0, own, S, T);
-    for (int j0 = seen.x; j0 < seen.y; j0 += BLOCK) {
-        const int count = min(BLOCK, seen.y - j0);
-        for (int v = 0; v < NV; ++v) {
-            for (int j = 0; j < count; j += 16) {
-                float16 rows[16];
-                for (int r = 0; r < 16; ++r) {
-                    const int i = 16 * v + r;
-                    rows[r] = (float16)(0.0f);
-                    if (i < own) {
-                        const size_t at = corner + (size_t)i * T + j0 + j;
-                        rows[r] = upstream(dscores_ + dscores_off + at, gate_ + gate_off + at,
-                                           k_scale_ + k_scale_off + b * T + j0 + j, row_range(ks, ke, i0 + i, S, T),
-                                           j0 + j, T);
-                    }
-                }
-                transpose16(rows);
-#pragma unroll
-                for (int c = 0; c < 16; ++c)
-                    z[(j + c) * NV + v] = rows[c];
-            }
-        }
-        load_block(k + (size_t)j0 * (KEY_HEADS * DIM), KEY_HEADS * DIM, count, block);
-        block_dots((const float *)block, count, panel, p);
-        for (int r = 0; r < count; ++r) {
-#pragma unroll
+    bool exact = false; // see exact.clh
+    do {
+        for (int d = 0; d < DIM * NV; ++d)
+            grad[d] = (float16)(0.0f);
+        for (int v = 0; v < NV; ++v)
+            dw[v] = (float16)(0.0f);
+        for (int j0 = seen.x; j0 < seen.y; j0 += BLOCK) {
+            const int count = min(BLOCK, seen.y - j0);
             for (int v = 0; v < NV; ++v) {
-                const float16 dot = p[r * NV + v], up = z[r * NV + v];
-                dw[v] = fma(up, RELU16(dot), dw[v]);
-                p[r * NV + v] = select((float16)(0.0f), up * weight[v], dot > (float16)(0.0f));
+                for (int j = 0; j < count; j += 16) {
+                    float16 rows[16];
+                    for (int r = 0; r < 16; ++r) {
+                        const int i = 16 * v + r;
+                        rows[r] = (float16)(0.0f);
+                        if (i < own) {
+                            const size_t at = corner + (size_t)i * T + j0 + j;
+                            rows[r] = upstream(dscores_ + dscores_off + at, gate_ + gate_off + at,
+                                               k_scale_ + k_scale_off + b * T + j0 + j, row_range(ks, ke, i0 + i, S, T),
+                                               j0 + j, T);
+                        }
+                    }
+                    transpose16(rows);
+#pragma unroll
+                    for (int c = 0; c < 16; ++c)
+                        z[(j + c) * NV + v] = rows[c];
+                }
             }
+            load_block(k + (size_t)j0 * (KEY_HEADS * DIM), KEY_HEADS * DIM, count, block);
+            block_dots((const float *)block, count, panel, p);
+            for (int r = 0; r < count; ++r) {
+#pragma unroll
+                for (int v = 0; v < NV; ++v) {
+                    const float16 dot = p[r * NV + v], up = z[r * NV + v];
+                    const int16 counts = up != (float16)(0.0f);
+                    dw[v] = select(dw[v], fma(up, RELU16(dot), dw[v]), counts);
+                    p[r * NV + v] = select((float16)(0.0f), up * weight[v], counts & (dot > (float16)(0.0f)));
+                }
+            }
+            add_block((const float *)block, count, p, grad, exact);
         }
-        add_block((const float *)block, count, p, grad);
-    }
+        exact = !exact && !all_finite((const float *)grad, DIM * NR);
+    } while (exact);
     store_grad(grad, own, dq_ + dq_off + ((b * S + i0) * HEADS + h) * DIM, HEADS * DIM);
     for (int r = 0; r < own; ++r)
         dw_[dw_off + (b * S + i0 + r) * HEADS + h] = ((const float *)dw)[r];
@@ -245,35 +269,41 @@ __kernel void indexer_scores_backward_keys_vec(
 
     float16 panel[DIM * NV], grad[DIM * NV];
     pack_panel(k_ + k_off + first, KEY_HEADS * DIM, own, panel);
-    for (int d = 0; d < DIM * NV; ++d)
-        grad[d] = (float16)(0.0f);
 
     float16 block[BLOCK * DIM_VECTORS];
     float16 p[BLOCK * NV], z[BLOCK * NV];
-    for (int i0 = 0; i0 < S; i0 += BLOCK) {
-        const int count = min(BLOCK, S - i0);
-        const int2 seen = tile_range(ks, ke, i0, count, S, T);
-        if (j0 >= seen.y || j0 + own <= seen.x)
-            continue;
-        for (int r = 0; r < count; ++r) {
-            const int2 range = row_range(ks, ke, i0 + r, S, T);
-            const size_t at = (b * S + i0 + r) * T + j0;
-            for (int v = 0; v < NV; ++v)
-                z[r * NV + v] = upstream(dscores_ + dscores_off + at + 16 * v, gate_ + gate_off + at + 16 * v,
-                                         k_scale_ + k_scale_off + b * T + j0 + 16 * v, range, j0 + 16 * v, T);
-        }
-        for (int h = KEY_HEADS == 1 ? 0 : key_head; h < (KEY_HEADS == 1 ? HEADS : key_head + 1); ++h) {
-            load_block(q + ((size_t)i0 * HEADS + h) * DIM, HEADS * DIM, count, block);
-            block_dots((const float *)block, count, panel, p);
+    bool exact = false; // see exact.clh
+    do {
+        for (int d = 0; d < DIM * NV; ++d)
+            grad[d] = (float16)(0.0f);
+        for (int i0 = 0; i0 < S; i0 += BLOCK) {
+            const int count = min(BLOCK, S - i0);
+            const int2 seen = tile_range(ks, ke, i0, count, S, T);
+            if (j0 >= seen.y || j0 + own <= seen.x)
+                continue;
             for (int r = 0; r < count; ++r) {
-                const float16 weight = (float16)(w[(W_PER_ROW ? (i0 + r) * HEADS : 0) + h]);
-#pragma unroll
+                const int2 range = row_range(ks, ke, i0 + r, S, T);
+                const size_t at = (b * S + i0 + r) * T + j0;
                 for (int v = 0; v < NV; ++v)
-                    p[r * NV + v] =
-                        select((float16)(0.0f), z[r * NV + v] * weight, p[r * NV + v] > (float16)(0.0f));
+                    z[r * NV + v] = upstream(dscores_ + dscores_off + at + 16 * v, gate_ + gate_off + at + 16 * v,
+                                             k_scale_ + k_scale_off + b * T + j0 + 16 * v, range, j0 + 16 * v, T);
             }
-            add_block((const float *)block, count, p, grad);
+            for (int h = KEY_HEADS == 1 ? 0 : key_head; h < (KEY_HEADS == 1 ? HEADS : key_head + 1); ++h) {
+                load_block(q + ((size_t)i0 * HEADS + h) * DIM, HEADS * DIM, count, block);
+                block_dots((const float *)block, count, panel, p);
+                for (int r = 0; r < count; ++r) {
+                    const float16 weight = (float16)(w[(W_PER_ROW ? (i0 + r) * HEADS : 0) + h]);
+#pragma unroll
+                    for (int v = 0; v < NV; ++v) {
+                        const float16 dot = p[r * NV + v], up = z[r * NV + v];
+                        p[r * NV + v] = select((float16)(0.0f), up * weight,
+                                               (up != (float16)(0.0f)) & (dot > (float16)(0.0f)));
+                    }
+                }
+                add_block((const float *)block, count, p, grad, exact);
+            }
         }
-    }
+        exact = !exact && !all_finite((const float *)grad, DIM * NR);
+    } while (exact);
     store_grad(grad, own, dk_ + dk_off + first, KEY_HEADS * DIM);
 }

@@ -24,20 +24,20 @@ __kernel void masked_attention_backward_delta(__global const float *out_, ulong 
 }
 
 // p and ds of the tile (i0, j0) from its products s = q k^T and dp = dout v^T. `seen` are a row's bits.
-// p becomes what multiplied v.
-#define TILE_GRADIENTS(s, dp, seen, lse2, delta, block, p, ds)                                                      \
+// p becomes what multiplied v. Where p is 0, so is ds; where a weight is dropped, p and dp are.
+#define TILE_GRADIENTS(s, dp, seen, lse2, delta, block, p, ds)                                                         \
     float4 p = BITS4(seen) ? exp2(fma(s, (float4)(scale * LOG2_E), (float4)(-(lse2)))) : (float4)(0.0f);               \
-    float4 ds = dp;                                                                                                    \
-    DROPOUT_TILE(block, p, ds, delta)                                                                                  \
-    ds = BITS4(seen) ? ds : (float4)(0.0f);
+    float4 ds = dp, weight_ = p;                                                                                       \
+    DROPOUT_TILE(block, p, ds)                                                                                         \
+    ds = weight_ != (float4)(0.0f) ? weight_ * (ds - (delta)) : (float4)(0.0f);
 
 #if DROPOUT
-#define DROPOUT_TILE(block, p, ds, delta)                                                                              \
+#define DROPOUT_TILE(block, p, ds)                                                                                     \
     float4 factor_ = dropout_factor(block, tx, stream, seed, threshold, dropout_scale);                                \
-    ds = p * fma(ds, factor_, (float4)(-(delta)));                                                                     \
-    p *= factor_;
+    p = factor_ != (float4)(0.0f) ? p * factor_ : (float4)(0.0f);                                                      \
+    ds = factor_ != (float4)(0.0f) ? ds * factor_ : (float4)(0.0f);
 #else
-#define DROPOUT_TILE(block, p, ds, delta) ds = p * (ds - (delta));
+#define DROPOUT_TILE(block, p, ds)
 #endif
 
 #define DROPOUT_BLOCK(i, j0) ((((ulong)b * H + h) * S + (i)) * ((T + 63) / 64) + (j0) / 64)
@@ -68,32 +68,42 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
         range[r] = i < rows ? row_range(i0 + i, S, T, ks, ke) : (int2)(0, 0);
         lse2[r] = i < rows ? lse_[lse_off + (row0 + i) * H + h] * LOG2_E : 0.0f;
         delta[r] = i < rows ? delta_[delta_off + (row0 + i) * H + h] : 0.0f;
-        for (int pass = 0; pass < PASSES(D); ++pass)
-            for (int c = 0; c < WIDTH(D); ++c)
-                dq[pass][r][c] = 0.0f;
     }
 
     const int2 seen = tile_range(i0, rows, S, T, ks, ke);
-    for (int j0 = seen.x / KEYS * KEYS; j0 < seen.y; j0 += KEYS) {
-        const int keys = min(KEYS, T - j0);
-        float4 s[ROWS], dp[ROWS];
-        for (int r = 0; r < ROWS; ++r)
-            s[r] = dp[r] = (float4)(0.0f);
-        SCORE_PRODUCT(DTYPE, DTYPE, D, s, q, H, 0, rows, k, HK, j0, keys)
-        SCORE_PRODUCT(F32, DTYPE, DV, dp, dout, H, 0, rows, v, HK, j0, keys)
-        for (int r = 0; r < ROWS; ++r) {
-            int i = ty * ROWS + r;
-            uint bits = visible_bits(range[r], mask_ + mask_off + (row0 + i) * MASK_ROW(T), j0 + tx);
-            TILE_GRADIENTS(s[r], dp[r], bits, lse2[r], delta[r], DROPOUT_BLOCK(i0 + i, j0), p, ds)
-            TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = ds;
+    bool exact = false;
+    do {
+        for (int pass = 0; pass < PASSES(D); ++pass)
+            for (int r = 0; r < ROWS; ++r)
+                for (int c = 0; c < WIDTH(D); ++c)
+                    dq[pass][r][c] = 0.0f;
+        for (int j0 = seen.x / KEYS * KEYS; j0 < seen.y; j0 += KEYS) {
+            const int keys = min(KEYS, T - j0);
+            float4 s[ROWS], dp[ROWS];
+            for (int r = 0; r < ROWS; ++r)
+                s[r] = dp[r] = (float4)(0.0f);
+            SCORE_PRODUCT(DTYPE, DTYPE, D, s, q, H, 0, rows, k, HK, j0, keys)
+            SCORE_PRODUCT(F32, DTYPE, DV, dp, dout, H, 0, rows, v, HK, j0, keys)
+            for (int r = 0; r < ROWS; ++r) {
+                int i = ty * ROWS + r;
+                uint bits = visible_bits(range[r], mask_ + mask_off + (row0 + i) * MASK_ROW(T), j0 + tx);
+                TILE_GRADIENTS(s[r], dp[r], bits, lse2[r], delta[r], DROPOUT_BLOCK(i0 + i, j0), p, ds)
+                TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = ds;
+            }
+            for (int pass = 0; pass < PASSES(D); ++pass) {
+                barrier(CLK_LOCAL_MEM_FENCE);
+                STAGE_ROWS(DTYPE, D, HK, stage, k, j0, keys, KEYS, pass * 16 * WIDTH(D))
+                barrier(CLK_LOCAL_MEM_FENCE);
+                ROW_PRODUCT(D, dq[pass])
+            }
         }
-        for (int pass = 0; pass < PASSES(D); ++pass) {
-            barrier(CLK_LOCAL_MEM_FENCE);
-            STAGE_ROWS(DTYPE, D, HK, stage, k, j0, keys, KEYS, pass * 16 * WIDTH(D))
-            barrier(CLK_LOCAL_MEM_FENCE);
-            ROW_PRODUCT(D, dq[pass])
-        }
-    }
+        float zeros = 0.0f;
+        for (int pass = 0; pass < PASSES(D); ++pass)
+            for (int r = 0; r < ROWS; ++r)
+                for (int c = 0; c < WIDTH(D); ++c)
+                    zeros = fma(dq[pass][r][c], 0.0f, zeros);
+        REPEAT_EXACT(exact, zeros, stage)
+    } while (exact);
 
     for (int r = 0; r < ROWS; ++r)
         for (int pass = 0; pass < PASSES(D); ++pass)
@@ -111,13 +121,22 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
         STAGE_ROWS(DT, columns, H, stage, p_, first, count, QUERIES, pass * 16 * WIDTH(columns))                       \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
-        _Pragma("unroll 4") for (int i = 0; i < QUERIES; ++i)                                                          \
-        {                                                                                                              \
-            float4 w = LOCAL4(weights + i * WEIGHT_ROW + ty * 4);                                                      \
-            LOCAL_N(WIDTH(columns), x, stage + (i * 16 + tx) * WIDTH(columns))                                         \
-            _Pragma("unroll") for (int c = 0; c < WIDTH(columns); ++c) acc[pass][c] =                                  \
-                fma(w, (float4)(x[c]), acc[pass][c]);                                                                  \
-        }                                                                                                              \
+        if (exact)                                                                                                     \
+            for (int i = 0; i < QUERIES; ++i) {                                                                        \
+                float4 w = LOCAL4(weights + i * WEIGHT_ROW + ty * 4);                                                  \
+                for (int c = 0; c < WIDTH(columns); ++c)                                                               \
+                    acc[pass][c] = w == (float4)(0.0f)                                                                 \
+                                       ? acc[pass][c]                                                                  \
+                                       : fma(w, (float4)(stage[(i * 16 + tx) * WIDTH(columns) + c]), acc[pass][c]);    \
+            }                                                                                                          \
+        else                                                                                                           \
+            _Pragma("unroll 4") for (int i = 0; i < QUERIES; ++i)                                                      \
+            {                                                                                                          \
+                float4 w = LOCAL4(weights + i * WEIGHT_ROW + ty * 4);                                                  \
+                LOCAL_N(WIDTH(columns), x, stage + (i * 16 + tx) * WIDTH(columns))                                     \
+                _Pragma("unroll") for (int c = 0; c < WIDTH(columns); ++c) acc[pass][c] =                              \
+                    fma(w, (float4)(x[c]), acc[pass][c]);                                                              \
+            }                                                                                                          \
     }
 
 #define STORE_KEYS(columns, acc, p_, factor)                                                                           \
@@ -156,44 +175,55 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
     __global const int *ks = ks_ + ks_off + batch_row, *ke = ke_ + ke_off + batch_row;
 
     float4 dk[PASSES(D)][WIDTH(D)], dv[PASSES(DV)][WIDTH(DV)];
-    for (int pass = 0; pass < PASSES(D); ++pass)
-        for (int c = 0; c < WIDTH(D); ++c)
-            dk[pass][c] = (float4)(0.0f);
-    for (int pass = 0; pass < PASSES(DV); ++pass)
-        for (int c = 0; c < WIDTH(DV); ++c)
-            dv[pass][c] = (float4)(0.0f);
+    bool exact = false;
+    do {
+        for (int pass = 0; pass < PASSES(D); ++pass)
+            for (int c = 0; c < WIDTH(D); ++c)
+                dk[pass][c] = (float4)(0.0f);
+        for (int pass = 0; pass < PASSES(DV); ++pass)
+            for (int c = 0; c < WIDTH(DV); ++c)
+                dv[pass][c] = (float4)(0.0f);
 
-    for (int h = hk * GROUP; h < (hk + 1) * GROUP; ++h) {
-        __global const ELEM(DTYPE) *q = q_ + q_off + (batch_row * H + h) * D;
-        __global const float *dout = dout_ + dout_off + (batch_row * H + h) * DV;
-        for (int i0 = 0; i0 < S; i0 += QUERIES) {
-            const int rows = min(QUERIES, S - i0);
-            const int2 seen = tile_range(i0, rows, S, T, ks, ke);
-            if (j0 >= seen.y || j0 + keys <= seen.x) // the same for the whole work-group
-                continue;
-            float4 s[ROWS], dp[ROWS], ds[ROWS];
-            for (int r = 0; r < ROWS; ++r)
-                s[r] = dp[r] = (float4)(0.0f);
-            SCORE_PRODUCT(DTYPE, DTYPE, D, s, q, H, i0, rows, k, HK, j0, keys)
-            SCORE_PRODUCT(F32, DTYPE, DV, dp, dout, H, i0, rows, v, HK, j0, keys)
-            for (int r = 0; r < ROWS; ++r) {
-                int i = ty * ROWS + r;
-                ulong row = batch_row + i0 + i;
-                int2 range = i < rows ? row_range(i0 + i, S, T, ks, ke) : (int2)(0, 0);
-                uint bits = visible_bits(range, mask_ + mask_off + row * MASK_ROW(T), j0 + tx);
-                float lse2 = i < rows ? lse_[lse_off + row * H + h] * LOG2_E : 0.0f;
-                float delta = i < rows ? delta_[delta_off + row * H + h] : 0.0f;
-                TILE_GRADIENTS(s[r], dp[r], bits, lse2, delta, DROPOUT_BLOCK(i0 + i, j0), p, gradient)
-                TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = p;
-                ds[r] = gradient;
+        for (int h = hk * GROUP; h < (hk + 1) * GROUP; ++h) {
+            __global const ELEM(DTYPE) *q = q_ + q_off + (batch_row * H + h) * D;
+            __global const float *dout = dout_ + dout_off + (batch_row * H + h) * DV;
+            for (int i0 = 0; i0 < S; i0 += QUERIES) {
+                const int rows = min(QUERIES, S - i0);
+                const int2 seen = tile_range(i0, rows, S, T, ks, ke);
+                if (j0 >= seen.y || j0 + keys <= seen.x) // the same for the whole work-group
+                    continue;
+                float4 s[ROWS], dp[ROWS], ds[ROWS];
+                for (int r = 0; r < ROWS; ++r)
+                    s[r] = dp[r] = (float4)(0.0f);
+                SCORE_PRODUCT(DTYPE, DTYPE, D, s, q, H, i0, rows, k, HK, j0, keys)
+                SCORE_PRODUCT(F32, DTYPE, DV, dp, dout, H, i0, rows, v, HK, j0, keys)
+                for (int r = 0; r < ROWS; ++r) {
+                    int i = ty * ROWS + r;
+                    ulong row = batch_row + i0 + i;
+                    int2 range = i < rows ? row_range(i0 + i, S, T, ks, ke) : (int2)(0, 0);
+                    uint bits = visible_bits(range, mask_ + mask_off + row * MASK_ROW(T), j0 + tx);
+                    float lse2 = i < rows ? lse_[lse_off + row * H + h] * LOG2_E : 0.0f;
+                    float delta = i < rows ? delta_[delta_off + row * H + h] : 0.0f;
+                    TILE_GRADIENTS(s[r], dp[r], bits, lse2, delta, DROPOUT_BLOCK(i0 + i, j0), p, gradient)
+                    TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = p;
+                    ds[r] = gradient;
+                }
+                KEY_PRODUCT(F32, DV, dv, dout, i0, rows)
+                barrier(CLK_LOCAL_MEM_FENCE);
+                for (int r = 0; r < ROWS; ++r)
+                    TO_LOCAL4(weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4) = ds[r];
+                KEY_PRODUCT(DTYPE, D, dk, q, i0, rows)
             }
-            KEY_PRODUCT(F32, DV, dv, dout, i0, rows)
-            barrier(CLK_LOCAL_MEM_FENCE);
-            for (int r = 0; r < ROWS; ++r)
-                TO_LOCAL4(weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4) = ds[r];
-            KEY_PRODUCT(DTYPE, D, dk, q, i0, rows)
         }
-    }
+        float4 zeros = (float4)(0.0f);
+        for (int pass = 0; pass < PASSES(D); ++pass)
+            for (int c = 0; c < WIDTH(D); ++c)
+                zeros = fma(dk[pass][c], (float4)(0.0f), zeros);
+        for (int pass = 0; pass < PASSES(DV); ++pass)
+            for (int c = 0; c < WIDTH(DV); ++c)
+                zeros = fma(dv[pass][c], (float4)(0.0f), zeros);
+        REPEAT_EXACT(exact, (zeros.x + zeros.y) + (zeros.z + zeros.w), stage)
+    } while (exact);
     STORE_KEYS(D, dk, dk_ + dk_off + ((ulong)b * T * HK + hk) * D, scale)
     STORE_KEYS(DV, dv, dv_ + dv_off + ((ulong)b * T * HK + hk) * DV, 1.0f)
 }

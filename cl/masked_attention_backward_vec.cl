@@ -13,6 +13,9 @@
 //     p, ds [QUERIES][KEYS], keys in the lanes:      q (spread) x k^T (vectors),  dout (spread) x v^T (vectors)
 //     dv, dk [KEYS][columns]:                        p, ds (spread) x dout, q (vectors)
 //     dq [QUERIES][columns]:                         ds (spread) x k (vectors)
+//
+// Where the head's q, dout or delta or the block's k or v are not finite, all that multiplies p or ds is exact
+// (exact.clh). dq is in memory and cannot be started again, so here the inputs are looked at, not the results.
 #include "masked_attention_vec.clh"
 
 #ifndef QUERIES
@@ -35,6 +38,12 @@
         TILE_PRODUCT(V, t, n, a + i * (a_row), a_row, a_step, b + (column), columns)                                   \
         TILE_STORE(V, t, c + i * (columns) + (column), columns)                                                        \
     }
+
+#define ADD_PRODUCT_OR_EXACT(exact, c, a, a_row, a_step, b, rows, columns, n)                                          \
+    if (exact)                                                                                                         \
+        add_product_exact(c, a, a_row, a_step, b, rows, columns, n);                                                   \
+    else                                                                                                               \
+        ADD_PRODUCT(c, a, a_row, a_step, b, rows, columns, n)
 
 // The lanes of 16 keys whose bits are on in a word; `upper` picks bits 16 .. 31.
 #define LANE_BITS(word, upper)                                                                                         \
@@ -64,22 +73,26 @@ inline void weights(float *p, const float *q, const float *kt, const float *lse2
         }
 }
 
-// ds[QUERIES][KEYS] = p * (dp - delta); with dropout p becomes what multiplied v.
-inline void weight_gradients(float *ds, float *p, const float *dout, const float *vt, const float *delta,
-                             ulong dropout_block, ulong dropout_step, uint stream, ulong seed, uint threshold,
-                             float dropout_scale)
-{
 #if DROPOUT
+// What the tile's weights are multiplied with.
+inline void dropout_factors(float *factors, ulong block, ulong step, uint stream, ulong seed, uint threshold,
+                            float dropout_scale)
+{
     for (int i = 0; i < QUERIES; ++i) {
         uint16 w[4];
-        philox_block(dropout_block + i * dropout_step, stream, seed, w, w + 1, w + 2, w + 3);
+        philox_block(block + i * step, stream, seed, w, w + 1, w + 2, w + 3);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
             float16 factor = DROPOUT_KEEP(w[u], threshold) ? (float16)(dropout_scale) : (float16)(0.0f);
-            vstore16(factor, u, ds + i * KEYS);
+            vstore16(factor, u, factors + i * KEYS);
         }
     }
+}
 #endif
+
+// ds[QUERIES][KEYS] = p * (dp - delta). With dropout ds holds the factors at first, and p becomes what multiplied v.
+inline void weight_gradients(float *ds, float *p, const float *dout, const float *vt, const float *delta)
+{
     for (int i = 0; i < QUERIES; i += TILE_ROWS)
         for (int word = 0; word < 2; ++word) {
             float16 c[TILE_ROWS][2];
@@ -105,6 +118,23 @@ inline void weight_gradients(float *ds, float *p, const float *dout, const float
         }
 }
 
+// The same, exact: where p is 0, so is ds; where a weight is dropped, so are its p and dp.
+inline void weight_gradients_exact(float *ds, float *p, const float *dout, const float *vt, const float *delta)
+{
+    for (int i = 0; i < QUERIES; ++i)
+        for (int at = i * KEYS; at < (i + 1) * KEYS; at += 16) {
+            float16 dp = (float16)(0.0f), weight = vload16(0, p + at);
+            for (int c = 0; c < DV; ++c)
+                dp = fma((float16)(dout[i * DVP + c]), vload16(0, vt + c * KEYS + at % KEYS), dp);
+#if DROPOUT
+            float16 factor = vload16(0, ds + at);
+            vstore16(factor != (float16)(0.0f) ? weight * factor : (float16)(0.0f), 0, p + at);
+            dp = factor != (float16)(0.0f) ? dp * factor : (float16)(0.0f);
+#endif
+            vstore16(weight != (float16)(0.0f) ? weight * (dp - delta[i]) : (float16)(0.0f), 0, ds + at);
+        }
+}
+
 // Copies rows of whole private vectors to [.., rows, heads, columns] f32, times `scale`.
 #define STORE_ROWS(columns, heads, to, from, first, count, scale)                                                      \
     for (int r_ = 0; r_ < (count); ++r_) {                                                                             \
@@ -116,22 +146,39 @@ inline void weight_gradients(float *ds, float *p, const float *dout, const float
             to_[c_] = from_[c_] * (scale);                                                                             \
     }
 
-// delta of all rows of one head, and its dq cleared. Pointers are at the head's first row.
-inline void prepare_head(__global float *delta, __global float *dq, __global const float *dout,
-                         __global const float *out, int S)
+// delta of all rows of one head, and its dq cleared. Pointers are at the head's first row. Returns whether its q, dout
+// and delta are all finite.
+inline bool prepare_head(__global float *delta, __global float *dq, __global const ELEM(DTYPE) *q,
+                         __global const float *dout, __global const float *out, int S)
 {
+    // NaN from the first number on that is not finite: of q, dout, and of delta and what lies behind whole vectors.
+    float16 q_zeros = (float16)(0.0f), dout_zeros = q_zeros;
+    float rest_zeros = 0.0f;
     for (int i = 0; i < S; ++i) {
         float16 sum = (float16)(0.0f);
         ulong at = (ulong)i * (H * DV);
-        for (int c = 0; c + 16 <= DV; c += 16)
-            sum = fma(vload16(0, dout + at + c), vload16(0, out + at + c), sum);
+        for (int c = 0; c + 16 <= DV; c += 16) {
+            float16 x = vload16(0, dout + at + c);
+            sum = fma(x, vload16(0, out + at + c), sum);
+            dout_zeros = fma(x, (float16)(0.0f), dout_zeros);
+        }
         float rest = 0.0f;
-        for (int c = DV / 16 * 16; c < DV; ++c)
+        for (int c = DV / 16 * 16; c < DV; ++c) {
             rest = fma(dout[at + c], out[at + c], rest);
-        delta[(ulong)i * H] = sum16(sum) + rest;
+            rest_zeros = fma(dout[at + c], 0.0f, rest_zeros);
+        }
+        rest += sum16(sum);
+        rest_zeros = fma(rest, 0.0f, rest_zeros);
+        delta[(ulong)i * H] = rest;
+        at = (ulong)i * (H * D);
+        for (int c = 0; c + 16 <= D; c += 16)
+            q_zeros = fma(LOAD16(DTYPE, q, at + c), (float16)(0.0f), q_zeros);
+        for (int c = D / 16 * 16; c < D; ++c)
+            rest_zeros = fma(LOAD(DTYPE, q, at + c), 0.0f, rest_zeros);
         for (int c = 0; c < D; ++c)
-            dq[(ulong)i * (H * D) + c] = 0.0f;
+            dq[at + c] = 0.0f;
     }
+    return !any(isnan(q_zeros + dout_zeros)) && !isnan(rest_zeros);
 }
 
 // dq_ [chunks][B,S,H,D] and delta_ [chunks][B,S,H]; a chunk is `blocks` blocks of keys.
@@ -165,10 +212,12 @@ __kernel void masked_attention_backward_vec(
     uint words[2 * QUERIES];
     int start[QUERIES], end[QUERIES];
 
+    bool finite = true;
     for (int h = hk * GROUP; h < (hk + 1) * GROUP; ++h)
-        prepare_head(delta_ + delta_off + (chunk_rows + batch_row) * H + h,
-                     dq_ + dq_off + ((chunk_rows + batch_row) * H + h) * D, dout_ + dout_off + (batch_row * H + h) * DV,
-                     out_ + out_off + (batch_row * H + h) * DV, S);
+        finite &= prepare_head(delta_ + delta_off + (chunk_rows + batch_row) * H + h,
+                               dq_ + dq_off + ((chunk_rows + batch_row) * H + h) * D,
+                               q_ + q_off + (batch_row * H + h) * D, dout_ + dout_off + (batch_row * H + h) * DV,
+                               out_ + out_off + (batch_row * H + h) * DV, S);
 
     const int last = min(T, (chunk + 1) * blocks * KEYS);
     for (int j0 = chunk * blocks * KEYS; j0 < last; j0 += KEYS) {
@@ -177,6 +226,7 @@ __kernel void masked_attention_backward_vec(
         transpose_rows(dv_rows, DVP, vt, KEYS, KEYS / 16, DVP);
         LOAD_ROWS(DTYPE, D, HK, k_rows, k, j0, keys, KEYS, scale) // the scale goes into the scores and dq with it
         transpose_rows(k_rows, DP, kt, KEYS, KEYS / 16, DP);
+        const bool exact = !finite || !all_finite(k_rows, KEYS * DP) || !all_finite(dv_rows, KEYS * DVP);
         for (int j = 0; j < KEYS; ++j) {
             zero_row(dk_rows + j * DP, DP);
             zero_row(dv_rows + j * DVP, DVP);
@@ -208,13 +258,18 @@ __kernel void masked_attention_backward_vec(
                     delta[i] = i < rows ? delta_[delta_off + chunk_rows * H + row] : 0.0f;
                 }
                 weights(p, q_rows, kt, lse2, words, seen.all);
+#if DROPOUT
                 ulong dropout_step = (T + 63) / 64;
-                weight_gradients(ds, p, dout_rows, vt, delta,
-                                 (((ulong)b * H + h) * S + i0) * dropout_step + j0 / 64, dropout_step, stream, seed,
-                                 threshold, dropout_scale);
-                ADD_PRODUCT(dv_rows, p, 1, KEYS, dout_rows, KEYS, DVP, QUERIES)
-                ADD_PRODUCT(dk_rows, ds, 1, KEYS, q_rows, KEYS, DP, QUERIES)
-                ADD_PRODUCT(dq_rows, ds, KEYS, 1, k_rows, QUERIES, DP, KEYS)
+                dropout_factors(ds, (((ulong)b * H + h) * S + i0) * dropout_step + j0 / 64, dropout_step, stream, seed,
+                                threshold, dropout_scale);
+#endif
+                if (exact)
+                    weight_gradients_exact(ds, p, dout_rows, vt, delta);
+                else
+                    weight_gradients(ds, p, dout_rows, vt, delta);
+                ADD_PRODUCT_OR_EXACT(exact, dv_rows, p, 1, KEYS, dout_rows, KEYS, DVP, QUERIES)
+                ADD_PRODUCT_OR_EXACT(exact, dk_rows, ds, 1, KEYS, q_rows, KEYS, DP, QUERIES)
+                ADD_PRODUCT_OR_EXACT(exact, dq_rows, ds, KEYS, 1, k_rows, QUERIES, DP, KEYS)
                 STORE_ROWS(D, H, dq, dq_rows, i0, rows, 1.0f)
             }
         }

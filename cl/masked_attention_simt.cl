@@ -51,53 +51,65 @@ masked_attention_simt(__global const ELEM(DTYPE) *q_, ulong q_off, __global cons
     for (int r = 0; r < ROWS; ++r) {
         int i = ty * ROWS + r;
         range[r] = i < rows ? row_range(i0 + i, S, T, ks, ke) : (int2)(0, 0);
-        top[r] = -INFINITY;
-        sum[r] = 0.0f;
-        for (int pass = 0; pass < PASSES(DV); ++pass)
-            for (int c = 0; c < W; ++c)
-                o[pass][r][c] = 0.0f;
     }
 
     const int2 seen = tile_range(i0, rows, S, T, ks, ke);
-    for (int j0 = seen.x / KEYS * KEYS; j0 < seen.y; j0 += KEYS) {
-        const int keys = min(KEYS, T - j0);
-        float4 s[ROWS];
-        for (int r = 0; r < ROWS; ++r)
-            s[r] = (float4)(0.0f);
-        SCORE_PRODUCT(DTYPE, DTYPE, D, s, q, H, 0, rows, k, HK, j0, keys)
-
-        float higher[ROWS], alpha[ROWS];
+    bool exact = false;
+    do {
         for (int r = 0; r < ROWS; ++r) {
-            uint bits = visible_bits(range[r], mask_ + mask_off + (row0 + ty * ROWS + r) * MASK_ROW(T), j0 + tx);
-            s[r] = BITS4(bits) ? s[r] * scale : (float4)(-INFINITY);
-            higher[r] = LARGER(LARGER(s[r].x, s[r].y), LARGER(s[r].z, s[r].w));
+            top[r] = -INFINITY;
+            sum[r] = 0.0f;
+            for (int pass = 0; pass < PASSES(DV); ++pass)
+                for (int c = 0; c < W; ++c)
+                    o[pass][r][c] = 0.0f;
         }
-        FOLD_ROWS(higher, red, LARGER)
-        for (int r = 0; r < ROWS; ++r) {
-            higher[r] = LARGER(higher[r], top[r]);
-            // A row that has seen no key yet keeps -inf; subtracting 0 instead gives it weights of 0, not NaN.
-            float base = higher[r] == -INFINITY ? 0.0f : higher[r];
-            float4 p = exp2(s[r] - base);
-            alpha[r] = exp2(top[r] - base);
-            top[r] = higher[r];
-            sum[r] = sum[r] * alpha[r] + ((p.x + p.y) + (p.z + p.w)); // of this work-item's keys; folded at the end
+        for (int j0 = seen.x / KEYS * KEYS; j0 < seen.y; j0 += KEYS) {
+            const int keys = min(KEYS, T - j0);
+            float4 s[ROWS];
+            for (int r = 0; r < ROWS; ++r)
+                s[r] = (float4)(0.0f);
+            SCORE_PRODUCT(DTYPE, DTYPE, D, s, q, H, 0, rows, k, HK, j0, keys)
+
+            float higher[ROWS], alpha[ROWS];
+            for (int r = 0; r < ROWS; ++r) {
+                uint bits = visible_bits(range[r], mask_ + mask_off + (row0 + ty * ROWS + r) * MASK_ROW(T), j0 + tx);
+                s[r] = BITS4(bits) ? s[r] * scale : (float4)(-INFINITY);
+                higher[r] = LARGER(LARGER(s[r].x, s[r].y), LARGER(s[r].z, s[r].w));
+            }
+            FOLD_ROWS(higher, red, LARGER)
+            for (int r = 0; r < ROWS; ++r) {
+                higher[r] = LARGER(higher[r], top[r]);
+                // A row that has seen no key yet keeps -inf; subtracting 0 instead gives it weights of 0, not NaN.
+                float base = higher[r] == -INFINITY ? 0.0f : higher[r];
+                float4 p = exp2(s[r] - base);
+                alpha[r] = exp2(top[r] - base);
+                top[r] = higher[r];
+                // Of this work-item's keys; folded at the end.
+                sum[r] = sum[r] * alpha[r] + ((p.x + p.y) + (p.z + p.w));
 #if DROPOUT
-            ulong block = (((ulong)b * H + h) * S + i0 + ty * ROWS + r) * ((T + 63) / 64) + j0 / 64;
-            p *= dropout_factor(block, tx, stream, seed, threshold, dropout_scale);
+                ulong block = (((ulong)b * H + h) * S + i0 + ty * ROWS + r) * ((T + 63) / 64) + j0 / 64;
+                p *= dropout_factor(block, tx, stream, seed, threshold, dropout_scale);
 #endif
-            TO_LOCAL4(weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4) = p;
-        }
+                TO_LOCAL4(weights + (ty * ROWS + r) * WEIGHT_ROW + tx * 4) = p;
+            }
 
-        for (int pass = 0; pass < PASSES(DV); ++pass) {
-            barrier(CLK_LOCAL_MEM_FENCE);
-            STAGE_ROWS(DTYPE, DV, HK, stage, v, j0, keys, KEYS, pass * 16 * W)
-            barrier(CLK_LOCAL_MEM_FENCE);
+            for (int pass = 0; pass < PASSES(DV); ++pass) {
+                barrier(CLK_LOCAL_MEM_FENCE);
+                STAGE_ROWS(DTYPE, DV, HK, stage, v, j0, keys, KEYS, pass * 16 * W)
+                barrier(CLK_LOCAL_MEM_FENCE);
+                for (int r = 0; r < ROWS; ++r)
+                    for (int c = 0; c < W; ++c)
+                        o[pass][r][c] *= alpha[r];
+                ROW_PRODUCT(DV, o[pass])
+            }
+        }
+        float zeros = 0.0f;
+        for (int pass = 0; pass < PASSES(DV); ++pass)
             for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < W; ++c)
-                    o[pass][r][c] *= alpha[r];
-            ROW_PRODUCT(DV, o[pass])
-        }
-    }
+                    zeros = fma(o[pass][r][c], 0.0f, zeros);
+        REPEAT_EXACT(exact, zeros, stage)
+    } while (exact);
 
     FOLD_ROWS(sum, red, ADD)
     for (int r = 0; r < ROWS; ++r) {

@@ -48,6 +48,15 @@ inline void add_values(float *o, const float *alpha, const float *p, const float
 #endif
 }
 
+// The same, where v is not finite and some weights are 0.
+inline void add_values_exact(float *o, const float *alpha, const float *p, const float *v)
+{
+    for (int i = 0; i < QUERIES; ++i)
+        for (int column = 0; column < DVP; column += 16)
+            vstore16(vload16(0, o + i * DVP + column) * alpha[i], 0, o + i * DVP + column);
+    add_product_exact(o, p, 1, QUERIES, v, QUERIES, DVP, KEYS);
+}
+
 // s[KEYS][QUERIES] = k q^T, -inf where the words' bits are off; `top` becomes each query's maximum.
 inline void score_block(float *s, float16 *top, const float *k, const float *qt, const uint *words, bool all)
 {
@@ -190,38 +199,45 @@ __kernel void masked_attention_vec(__global const ELEM(DTYPE) *q_, ulong q_off, 
         LOAD_ROWS(DTYPE, D, H, (float *)rows_, q, 0, rows, QUERIES, scale)
         transpose_rows((float *)rows_, DP, qt, QUERIES, LANES, DP);
     }
-    for (int lane = 0; lane < LANES; ++lane) {
-        top[lane] = (float16)(-INFINITY);
-        sum[lane] = (float16)(0.0f);
-    }
-    for (int i = 0; i < QUERIES; ++i)
-        zero_row(o + i * DVP, DVP);
-
-    for (int j0 = first / KEYS * KEYS; j0 < last; j0 += KEYS) {
-        visible_keys seen;
-        VISIBLE_KEYS(QUERIES, seen, ((uint *)words), start, end, rows,
-                     (mask_ + mask_off + row0 * MASK_ROW(T)), j0, T)
-        if (seen.none)
-            continue;
-        int keys = min(KEYS, T - j0);
-        LOAD_ROWS(DTYPE, D, HK, k_block, k, j0, keys, KEYS, 1.0f)
-        LOAD_ROWS(DTYPE, DV, HK, v_block, v, j0, keys, KEYS, 1.0f)
-#if DROPOUT
-        keep_words((uint *)keep, (((ulong)b * H + h) * S + i0) * ((T + 63) / 64) + j0 / 64, (T + 63) / 64, stream, seed,
-                   threshold);
-#endif
-        float16 block_top[LANES];
-        score_block(p, block_top, k_block, qt, (uint *)words, seen.all);
+    bool exact = false; // see exact.clh
+    do {
         for (int lane = 0; lane < LANES; ++lane) {
-            float16 higher = MAX_OF(block_top[lane], top[lane]);
-            // A row that has seen no key yet keeps -inf; subtracting 0 instead gives it weights of 0, not NaN.
-            float16 base = higher == (float16)(-INFINITY) ? (float16)(0.0f) : higher;
-            alpha[lane] = exp2_fast16(top[lane] - base);
-            sum[lane] = sum[lane] * alpha[lane] + weigh_block(p, lane, base, (uint *)keep);
-            top[lane] = higher;
+            top[lane] = (float16)(-INFINITY);
+            sum[lane] = (float16)(0.0f);
         }
-        add_values(o, (float *)alpha, p, v_block);
-    }
+        for (int i = 0; i < QUERIES; ++i)
+            zero_row(o + i * DVP, DVP);
+
+        for (int j0 = first / KEYS * KEYS; j0 < last; j0 += KEYS) {
+            visible_keys seen;
+            VISIBLE_KEYS(QUERIES, seen, ((uint *)words), start, end, rows,
+                         (mask_ + mask_off + row0 * MASK_ROW(T)), j0, T)
+            if (seen.none)
+                continue;
+            int keys = min(KEYS, T - j0);
+            LOAD_ROWS(DTYPE, D, HK, k_block, k, j0, keys, KEYS, 1.0f)
+            LOAD_ROWS(DTYPE, DV, HK, v_block, v, j0, keys, KEYS, 1.0f)
+#if DROPOUT
+            keep_words((uint *)keep, (((ulong)b * H + h) * S + i0) * ((T + 63) / 64) + j0 / 64, (T + 63) / 64, stream,
+                       seed, threshold);
+#endif
+            float16 block_top[LANES];
+            score_block(p, block_top, k_block, qt, (uint *)words, seen.all);
+            for (int lane = 0; lane < LANES; ++lane) {
+                float16 higher = MAX_OF(block_top[lane], top[lane]);
+                // A row that has seen no key yet keeps -inf; subtracting 0 instead gives it weights of 0, not NaN.
+                float16 base = higher == (float16)(-INFINITY) ? (float16)(0.0f) : higher;
+                alpha[lane] = exp2_fast16(top[lane] - base);
+                sum[lane] = sum[lane] * alpha[lane] + weigh_block(p, lane, base, (uint *)keep);
+                top[lane] = higher;
+            }
+            if (exact)
+                add_values_exact(o, (float *)alpha, p, v_block);
+            else
+                add_values(o, (float *)alpha, p, v_block);
+        }
+        exact = !exact && !all_finite(o, QUERIES * DVP);
+    } while (exact);
     store_rows(out_ + out_off + (row0 * H + h) * DV, lse_ + lse_off + row0 * H + h, rows, o, (float *)sum,
                (float *)top, dropout_scale);
 }

@@ -11,6 +11,7 @@
 //   backward_sink  one work-group per head
 // Called by cldsa_sparse_attention_backward (variant simt).
 
+#include "sparse_attention_sink.clh"
 #include "sparse_attention_simt.clh"
 
 DEFINE_TILE_DOTS(dots_k, HEADS, Q_DTYPE, D, KV_DTYPE, D, D)
@@ -51,9 +52,7 @@ backward_rows(__global const float *out_, ulong out_off, __global const float *d
         return;
     float log_sum = lse_[lse_off + i];
 #if HAS_SINK
-    float sink = attn_sink_[attn_sink_off + i % num_heads];
-    float top = fmax(log_sum, sink), low = fmin(log_sum, sink);
-    log_sum = isinf(top) ? top : top + log1p(exp(low - top));
+    log_sum = with_sink(log_sum, attn_sink_[attn_sink_off + i % num_heads]);
 #endif
     rows_[rows_off + 2 * i] = log_sum;
     rows_[rows_off + 2 * i + 1] = delta;

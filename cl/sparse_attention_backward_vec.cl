@@ -12,6 +12,7 @@
 //
 // Called by cldsa_sparse_attention_backward (variant vec).
 
+#include "sparse_attention_sink.clh"
 #include "sparse_attention_vec.clh"
 
 // A key's gradients in `partial`: dk, then dv. In latent form dv goes into the front of dk.
@@ -27,13 +28,6 @@ typedef struct {
     float16 q[HEADS * KVEC], dout[HEADS * VVEC], dq[HEADS * KVEC];
     float log_sum[HEADS], delta[HEADS];
 } query_rows;
-
-// L from lse and sink; +inf where nothing is attended to.
-INLINE float with_sink(float lse, float sink)
-{
-    float top = fmax(lse, sink), low = fmin(lse, sink);
-    return isinf(top) ? top : top + log1p(exp(low - top));
-}
 
 // gradient[t] += sum over heads of weight[h][j] * rows[h], for the j-th gathered key t, in order: a key that stands
 // twice in the list is added to twice.

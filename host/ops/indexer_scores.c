@@ -230,10 +230,6 @@ static const cldsa_variant heads = {
 
 /* ---- the definition -------------------------------------------------------------------------------------------- */
 
-static double relu(double x) {
-    return x < 0 ? 0 : x; /* NaN stays */
-}
-
 static void reference(const cldsa_reference_call *call) {
     const cldsa_indexer_inputs in = CLDSA_INDEXER_INPUTS((const args_t *)call->args, call->dims);
     const cldsa_host_tensor *q = &call->tensors[0], *k = &call->tensors[1], *w = &call->tensors[2],
@@ -248,12 +244,12 @@ static void reference(const cldsa_reference_call *call) {
                     double dot = 0;
                     for (int64_t d = 0; d < in.D; ++d)
                         dot += x[d] * y[d];
-                    total += w->data[w->rank == 1 ? h : (b * in.S + i) * in.H + h] * relu(dot);
+                    total += w->data[w->rank == 1 ? h : (b * in.S + i) * in.H + h] * cldsa_indexer_relu(dot);
                 }
                 if (k_scale->data)
                     total *= k_scale->data[b * in.T + j];
                 if (in.relu_out)
-                    total = relu(total);
+                    total = cldsa_indexer_relu(total);
                 scores->data[(b * in.S + i) * in.T + j] =
                     cldsa_indexer_visible(&in, call->tensors, b, i, j) ? total : -INFINITY;
             }

@@ -45,6 +45,10 @@ void cldsa_indexer_options(const cldsa_run *run, const cldsa_indexer_inputs *in,
 bool cldsa_indexer_visible(const cldsa_indexer_inputs *in, const cldsa_host_tensor *tensors, int64_t b, int64_t i,
                            int64_t j);
 
+static inline double cldsa_indexer_relu(double x) {
+    return x < 0 ? 0 : x; /* NaN stays */
+}
+
 /* Pairs of a query and a key it sees, as far as the host knows: ranges per row count as dense. */
 double cldsa_indexer_pairs(const cldsa_indexer_inputs *in);
 

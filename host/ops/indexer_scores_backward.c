@@ -201,7 +201,10 @@ static const cldsa_variant simt = {
 
 /* ---- the definition -------------------------------------------------------------------------------------------- */
 
-/* Adds what one visible pair contributes for an upstream gradient `up` of its score. */
+/*
+ * Adds what one visible pair contributes for an upstream gradient `up` of its score. A factor of 0 is no contribution,
+ * whatever it multiplies.
+ */
 static void add_pair(const cldsa_reference_call *call, const cldsa_indexer_inputs *in, int64_t b, int64_t i, int64_t j,
                      double up) {
     const cldsa_host_tensor *t = call->tensors;
@@ -212,25 +215,23 @@ static void add_pair(const cldsa_reference_call *call, const cldsa_indexer_input
         dot[h] = 0;
         for (int64_t d = 0; d < in->D; ++d)
             dot[h] += x[d] * y[d];
-        if (dot[h] > 0)
-            total += t[2].data[t[2].rank == 1 ? h : (b * in->S + i) * in->H + h] * dot[h];
+        total += t[2].data[t[2].rank == 1 ? h : (b * in->S + i) * in->H + h] * cldsa_indexer_relu(dot[h]);
     }
     if (t[3].data) {
         up *= t[3].data[b * in->T + j];
         total *= t[3].data[b * in->T + j];
     }
-    if (in->relu_out && !(total > 0))
+    if (up == 0 || (in->relu_out && !(total > 0)))
         return;
     for (int64_t h = 0; h < in->H; ++h) {
-        if (!(dot[h] > 0))
-            continue;
         int64_t w_at = t[2].rank == 1 ? h : (b * in->S + i) * in->H + h;
         int64_t q_at = ((b * in->S + i) * in->H + h) * in->D;
         int64_t k_at = ((b * in->T + j) * in->Hk + (in->Hk == 1 ? 0 : h)) * in->D;
-        t[DW].data[w_at] += up * dot[h];
-        for (int64_t d = 0; d < in->D; ++d) {
-            t[DQ].data[q_at + d] += up * t[2].data[w_at] * t[1].data[k_at + d];
-            t[DK].data[k_at + d] += up * t[2].data[w_at] * t[0].data[q_at + d];
+        double weight = dot[h] > 0 ? up * t[2].data[w_at] : 0;
+        t[DW].data[w_at] += up * cldsa_indexer_relu(dot[h]);
+        for (int64_t d = 0; d < in->D && weight != 0; ++d) {
+            t[DQ].data[q_at + d] += weight * t[1].data[k_at + d];
+            t[DK].data[k_at + d] += weight * t[0].data[q_at + d];
         }
     }
 }

@@ -146,17 +146,19 @@ static double dot(const double *x, const double *y, int64_t n) {
     return sum;
 }
 
-/* What dropout multiplies p_ij with: 0 or 1/(1-p). */
-static double dropout_factor(const row_view *row, int64_t j) {
+static bool dropped(const row_view *row, int64_t j) {
     if (row->call->dropout_p == 0)
-        return 1;
+        return false;
     const uint64_t index = (uint64_t)((row->b * row->dims[H] + row->h) * row->dims[S] + row->i);
     const uint64_t element = index * (uint64_t)cldsa_round_up(row->dims[T], KEYS) + (uint64_t)j;
     const uint32_t word = cldsa_philox_element(element, row->call->stream, row->call->seed);
-    return word >= cldsa_dropout_threshold(row->call->dropout_p) ? dropout_scale(row->call) : 0;
+    return word < cldsa_dropout_threshold(row->call->dropout_p);
 }
 
-/* Weights of one row before dropout, and its lse; all 0 and +inf for a row that sees no key. */
+/*
+ * Weights of one row before dropout, and its lse; all 0 and +inf for a row that sees no key. A NaN among the scores
+ * makes all visible weights NaN. A weight of 0 hides its key: what stands in k and v there has no effect.
+ */
 static double row_weights(const row_view *row, double *p) {
     const int64_t t = row->dims[T], d = row->dims[D];
     double top = -INFINITY, sum = 0;
@@ -169,9 +171,11 @@ static double row_weights(const row_view *row, double *p) {
         p[j] = p[j] == -INFINITY ? 0 : exp(p[j] - top);
         sum += p[j];
     }
-    for (int64_t j = 0; j < t && sum > 0; ++j)
-        p[j] /= sum;
-    return sum > 0 ? top + log(sum) : INFINITY;
+    if (sum == 0)
+        return INFINITY;
+    for (int64_t j = 0; j < t; ++j)
+        p[j] = row_sees(row, j) ? p[j] / sum : 0;
+    return top + log(sum);
 }
 
 #define FOR_EACH_ROW(row, dims)                                                                                        \
@@ -191,9 +195,11 @@ static void forward_reference(const cldsa_reference_call *reference) {
             *(double *)query_row(&row, F_LSE, 1) = lse;
         for (int64_t c = 0; c < n[DV]; ++c)
             out[c] = 0;
-        for (int64_t j = 0; j < n[T]; ++j)
-            for (int64_t c = 0; c < n[DV] && p[j] != 0; ++c)
-                out[c] += p[j] * dropout_factor(&row, j) * key_row(&row, F_V, j, n[DV])[c];
+        for (int64_t j = 0; j < n[T]; ++j) {
+            const double weight = dropped(&row, j) ? 0 : p[j] * dropout_scale(&call);
+            for (int64_t c = 0; c < n[DV] && weight != 0; ++c)
+                out[c] += weight * key_row(&row, F_V, j, n[DV])[c];
+        }
     }
     free(p);
 }
@@ -215,13 +221,15 @@ static void backward_reference(const cldsa_reference_call *reference) {
         double *dq = (double *)query_row(&row, F_DQ, n[D]), mean = 0;
         row_weights(&row, p);
         for (int64_t j = 0; j < n[T]; ++j) {
-            dp[j] = p[j] == 0 ? 0 : dropout_factor(&row, j) * dot(dout, key_row(&row, F_V, j, n[DV]), n[DV]);
+            dp[j] = p[j] == 0 || dropped(&row, j)
+                        ? 0
+                        : dropout_scale(&call) * dot(dout, key_row(&row, F_V, j, n[DV]), n[DV]);
             mean += p[j] * dp[j];
         }
         for (int64_t c = 0; c < n[D]; ++c)
             dq[c] = 0;
         for (int64_t j = 0; j < n[T]; ++j) {
-            const double ds = p[j] * (dp[j] - mean) * scale, weight = p[j] * dropout_factor(&row, j);
+            const double ds = p[j] * (dp[j] - mean) * scale, weight = p[j] * dropout_scale(&call);
             const double *k = key_row(&row, F_K, j, n[D]);
             double *dk = (double *)key_row(&row, F_DK, j, n[D]), *dv = (double *)key_row(&row, F_DV, j, n[DV]);
             if (p[j] == 0)
@@ -230,7 +238,7 @@ static void backward_reference(const cldsa_reference_call *reference) {
                 dq[c] += ds * k[c];
                 dk[c] += ds * q[c];
             }
-            for (int64_t c = 0; c < n[DV]; ++c)
+            for (int64_t c = 0; c < n[DV] && !dropped(&row, j); ++c)
                 dv[c] += weight * dout[c];
         }
     }

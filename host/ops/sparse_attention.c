@@ -230,10 +230,10 @@ static void attend(const cldsa_reference_call *call, int64_t b, int64_t s, int64
     for (int64_t c = 0; c < d[SPARSE_DV]; ++c)
         out[c] = 0;
     *lse = INFINITY;
-    if (top == -INFINITY)
-        return;
     for (int64_t j = 0; j < end; ++j)
-        sum += weights[j] = exp(weights[j] - top);
+        sum += weights[j] = weights[j] == -INFINITY ? 0 : exp(weights[j] - top);
+    if (sum == 0)
+        return;
     *lse = top + log(sum);
     double sink = t[5].data ? 1 / (1 + exp(t[5].data[h] - *lse)) : 1;
     for (int64_t j = 0; j < end; ++j) {

@@ -39,7 +39,10 @@ CLDSA_API cldsa_status cldsa_indexer_scores(cldsa_context *ctx, const cldsa_inde
 CLDSA_API cldsa_status cldsa_indexer_scores_workspace(cldsa_context *ctx, const cldsa_indexer_scores_args *args,
                                                       size_t *bytes);
 
-/* Gradients for an upstream gradient dscores; positions outside the range contribute nothing. Deterministic. */
+/*
+ * Gradients for an upstream gradient dscores. Positions outside the range contribute nothing, nor do those whose
+ * upstream gradient is 0, whatever q and k hold there. Deterministic.
+ */
 typedef struct cldsa_indexer_scores_backward_args {
     cldsa_tensor q, k, w, k_scale, ks, ke; /* as given to the forward call */
     cldsa_tensor dscores;                  /* [B,S,T] f32 */

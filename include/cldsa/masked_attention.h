@@ -4,6 +4,8 @@
  *   out[b,i,h,:] = sum_j p_ij v[b,j,h',:],  p_i = softmax_j(softmax_scale * q[b,i,h,:] . k[b,j,h',:])
  *
  * h' = h / (H / Hk) (grouped-query attention). A row that sees no key gives zeros and lse = +inf.
+ * NaN and infinities in k and v reach only rows that see them, those in q and dout only their row and the keys it sees.
+ * A key whose weight is 0 (hidden, dropped, or with a score of -inf) counts as not seen.
  * Dropout acts on p, after normalisation, by the counter-based generator of cl/philox.clh: element index
  * ((b*H + h)*S + i) * roundup(T,64) + j of stream dropout_stream; the backward call repeats it exactly.
  */

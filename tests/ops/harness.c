@@ -1,6 +1,7 @@
 /* From a case in a table to a workload; the tests' main function. */
 #include "tests/ops/harness_internal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,20 @@ typedef struct test_state {
     bool left_out; /* as too large */
 } test_state;
 
+static void check_finite(harness_data *data) {
+    for (int i = 0; i < data->work.num_fields; ++i) {
+        const cldsa_host_tensor *want = &data->work.tensors[i];
+        if (!data->work.given[i] || !cldsa_field_is_output(&data->work.op->fields[i]))
+            continue;
+        for (int64_t e = 0; e < harness_numel(want); ++e)
+            if (!isfinite(want->data[e])) {
+                harness_failed(data, "the reference wants %s[%lld] to be %g", data->work.op->fields[i].name,
+                               (long long)e, want->data[e]);
+                break;
+            }
+    }
+}
+
 static void run_case(void **state) {
     test_state *which = *state;
     harness_data data = {.suite = which->suite, .test = &which->suite->cases[which->index], .index = which->index};
@@ -119,6 +134,8 @@ static void run_case(void **state) {
     }
     if (!data.test->expect) {
         need(&data, cldsa_workload_reference(&data.work));
+        if (data.test->finite)
+            check_finite(&data);
         if (data.suite->forward && !data.test->no_differences && limit == 0)
             harness_check_differences(&data);
     }

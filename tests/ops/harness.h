@@ -47,6 +47,7 @@ typedef struct harness_case {
     cldsa_status expect; /* the call must fail with this status, on the default choice; no reference is computed */
     const char *message; /* with expect: a part of the message */
     bool no_differences; /* backward: leave the central differences out (a kink at the given values) */
+    bool finite;         /* what the reference wants holds neither NaN nor infinities, whatever the inputs hold */
 } harness_case;
 
 typedef struct harness_suite {
