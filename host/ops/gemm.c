@@ -1,5 +1,5 @@
-/* Matrix products. Kernels: cl/gemm_vec.cl (gemm_vec.c), cl/gemm_simt.cl (gemm_simt.c), cl/gemm_thin.cl
- * (gemm_thin.c), CLBlast (gemm_clblast.c). */
+/* Matrix products. Kernels: cl/gemm_vec.cl (gemm_vec.c), cl/gemm_dot.cl (gemm_dot.c), cl/gemm_simt.cl (gemm_simt.c),
+ * cl/gemm_thin.cl (gemm_thin.c), CLBlast (gemm_clblast.c). */
 #include "host/ops/gemm.h"
 
 #include <math.h>
@@ -280,13 +280,16 @@ cldsa_status gemm_enqueue_epilogue(cldsa_run *run, const gemm_problem *p, cldsa_
                          CLDSA_ARG_F32(args->alpha), CLDSA_ARG_F32(args->beta));
 }
 
-static const cldsa_variant *const variants[] = {&gemm_vec, &gemm_simt, &gemm_thin, &gemm_clblast, NULL};
+static const cldsa_variant *const variants[] = {&gemm_vec, &gemm_simt, &gemm_thin, &gemm_clblast, &gemm_dot, NULL};
 
-/* Few rows leave a GPU's tiles mostly empty. */
+/*
+ * Few rows leave a GPU's tiles mostly empty. A CPU's kernel packs its operands, which few rows or columns do not pay
+ * for; but products along less than a vector are not dot products.
+ */
 static int choose(const cldsa_run *run) {
-    enum { VEC, SIMT, THIN, FEW_ROWS = 16 };
+    enum { VEC, SIMT, THIN, CLBLAST, DOT, FEW_ROWS = 16, FEW_STEPS = 16 };
     if (cldsa_context_capabilities(run->ctx)->is_cpu)
-        return VEC;
+        return run->dims[GEMM_K] >= FEW_STEPS && gemm_dot.can_run(run) ? DOT : VEC;
     return run->dims[GEMM_M] <= FEW_ROWS && gemm_thin.can_run(run) ? THIN : SIMT;
 }
 

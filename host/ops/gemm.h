@@ -36,6 +36,6 @@ void gemm_options(const cldsa_run *run, const gemm_problem *p, bool epilogue, ch
  */
 cldsa_status gemm_enqueue_epilogue(cldsa_run *run, const gemm_problem *p, cldsa_tensor partial, int parts);
 
-extern const cldsa_variant gemm_vec, gemm_simt, gemm_thin, gemm_clblast;
+extern const cldsa_variant gemm_vec, gemm_dot, gemm_simt, gemm_thin, gemm_clblast;
 
 #endif

@@ -39,6 +39,26 @@ static const harness_case cases[] = {
     {.name = "tn, odd", .dims = "M=51 N=33 K=27", .shapes = TN(""), .params = "layout=tn"},
     {.name = "one element", .dims = "M=1 N=1 K=1", .shapes = NT(""), .params = "layout=nt"},
     {.name = "one row", .dims = "M=1 N=130 K=65", .shapes = NT(""), .params = "layout=nt", .give = "bias"},
+    {.name = "few rows",
+     .dims = "M=3 N=101 K=83",
+     .shapes = NT(""),
+     .params = "layout=nt activation=silu beta=1",
+     .give = "bias pre",
+     .dtypes = "b=BF16"},
+    {.name = "few rows, several blocks of the reduction",
+     .dims = "M=5 N=37 K=1100",
+     .shapes = NT(""),
+     .params = "layout=nt",
+     .give = "bias",
+     .tolerance = 8},
+    {.name = "few columns",
+     .dims = "M=149 N=4 K=64",
+     .shapes = NT(""),
+     .params = "layout=nt alpha=2 beta=-1 activation=relu",
+     .give = "bias pre",
+     .dtypes = "a=F16"},
+    {.name = "few columns, nn", .dims = "Z=2 M=37 N=7 K=90", .shapes = "a=Z M K; b=K N; c=Z M N", .give = "bias"},
+    {.name = "few of both", .dims = "M=8 N=2 K=40", .shapes = NT(""), .params = "layout=nt", .give = "bias"},
     {.name = "one column", .dims = "M=133 N=1 K=65", .shapes = NN("")},
     {.name = "one step", .dims = "M=30 N=20 K=1", .shapes = TN(""), .params = "layout=tn"},
     {.name = "several blocks of the reduction",
@@ -256,10 +276,19 @@ static void strided(void **state) {
         {CLDSA_GEMM_NT, 3, 20, 36, 40, 4, 8, 4, 12},
         {CLDSA_GEMM_TN, 2, 31, 50, 70, 1, 2, 3, 9},
     };
+    static const strided_case thin[] = {
+        {CLDSA_GEMM_NN, 2, 37, 3, 33, 3, 7, 5, 4},
+        {CLDSA_GEMM_NT, 3, 45, 6, 40, 4, 8, 4, 12},
+        {CLDSA_GEMM_NT, 2, 1, 45, 40, 4, 8, 4, 12},
+    };
     static const char *const variants[] = {"vec", "simt", "clblast"};
     for (size_t t = 0; t < sizeof tests / sizeof tests[0]; ++t)
         for (size_t v = 0; v < sizeof variants / sizeof variants[0]; ++v)
             check_strided(&tests[t], variants[v], "");
+    for (size_t t = 0; t < sizeof thin / sizeof thin[0]; ++t) {
+        check_strided(&thin[t], "dot", "");
+        check_strided(&thin[t], "dot", "ROWS=16,KC=16");
+    }
 }
 
 static void forced_tiles(void **state) {
