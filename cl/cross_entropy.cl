@@ -129,16 +129,16 @@ __kernel void cross_entropy_vec(CROSS_ENTROPY_ARGS)
 
 // ---- simt -------------------------------------------------------------------------------------------------------
 
-// A lane's classes, several loads in flight.
-#define EACH_CLASS(...)                                                                                                \
+// A lane's classes, several loads in flight (OpenCL C has no variadic macros: a statement holds no bare comma).
+#define EACH_CLASS(statement)                                                                                          \
     {                                                                                                                  \
         uint j = lane;                                                                                                 \
         for (; j + 3 * WG < classes;)                                                                                  \
             for (uint i_ = 0; i_ < 4; ++i_, j += WG) {                                                                 \
-                __VA_ARGS__;                                                                                           \
+                statement;                                                                                             \
             }                                                                                                          \
         for (; j < classes; j += WG) {                                                                                 \
-            __VA_ARGS__;                                                                                               \
+            statement;                                                                                                 \
         }                                                                                                              \
     }
 

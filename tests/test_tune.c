@@ -88,7 +88,7 @@ static void faulty_candidates_never_win(void **state) {
     assert_int_equal(count("trial", "ROWS=4", "ok"), 1);
     assert_int_equal(count("winner", "ROWS=4", NULL), 1);
     for (int rows = 1; rows <= 16; rows *= 2) {
-        char tunables[16];
+        char tunables[32];
         snprintf(tunables, sizeof tunables, "ROWS=%d", rows);
         assert_int_equal(count("winner", tunables, NULL), rows == 4);
     }
@@ -124,7 +124,7 @@ static void a_killed_tuning_goes_on(void **state) {
         if (cJSON_HasObjectItem(records[i], "trial"))
             assert_int_equal(count("trial", text(records[i], "tunables"), NULL), 1);
     for (int rows = 1; rows <= 16; rows *= 2) {
-        char tunables[16];
+        char tunables[32];
         snprintf(tunables, sizeof tunables, "ROWS=%d", rows);
         assert_int_equal(count("trial", tunables, NULL), 1);
     }

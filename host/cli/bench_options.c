@@ -33,7 +33,7 @@ const cli_option bench_options_table[] = {
     {KEY_OUT, "out", "FILE", "write the JSON there, beside what is printed"},
     {KEY_BUDGET, "budget", "SECONDS", "ops, end-to-end: measuring time per row (default 1)"},
     {KEY_PRESET, "preset", "NAME",
-     "ops: experiment, dsa-prefill, dsa-decode, long-context, cpu or gpu (default: the device's kind)"},
+     "ops: experiment, dsa-prefill, dsa-decode, long-context, memory, cpu or gpu (default: the device's kind)"},
     {KEY_VARIANT, "variant", "NAME", "ops: this kernel variant instead of the one chosen"},
     {KEY_TUNE, "tune", "N=V,...", "ops, with --variant: these tunables instead of the defaults"},
     {KEY_KEYS, "keys", "N", "end-to-end: the longest context (default 32768 on CPUs, 131072 elsewhere)"},
