@@ -48,9 +48,9 @@ INLINE float softmax_step(float *dots, int n, float *maximum, float *sum)
 }
 
 // Whole f32 vectors go straight out: by way of an array, its loads would wait for all earlier stores to leave the CPU.
-#define STORE_WHOLE(dt) CLDSA_CAT(STORE_WHOLE_, dt)
-#define STORE_WHOLE_F32 1
-#define STORE_WHOLE_F16 0
+#define STORE_WHOLE(dt)  CLDSA_CAT(STORE_WHOLE_, dt)
+#define STORE_WHOLE_F32  1
+#define STORE_WHOLE_F16  0
 #define STORE_WHOLE_BF16 0
 
 INLINE void store_out(float16 v, __global ELEM(O_DTYPE) *out, ulong at, int c)
@@ -70,10 +70,10 @@ INLINE void store_out(float16 v, __global ELEM(O_DTYPE) *out, ulong at, int c)
 __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, kv_elem *k_, ulong k_off,
                                    kv_elem *v_, ulong v_off, __global const int *indices_, ulong indices_off,
                                    __global const int *topk_length_, ulong topk_length_off,
-                                   __global const float *attn_sink_, ulong attn_sink_off,
-                                   __global ELEM(O_DTYPE) *out_, ulong out_off, __global float *lse_, ulong lse_off,
-                                   uint num_queries, uint num_keys, uint num_heads, uint topk, ulong k_batch,
-                                   ulong k_head, ulong v_batch, ulong v_head, float scale)
+                                   __global const float *attn_sink_, ulong attn_sink_off, __global ELEM(O_DTYPE) *out_,
+                                   ulong out_off, __global float *lse_, ulong lse_off, uint num_queries, uint num_keys,
+                                   uint num_heads, uint topk, ulong k_batch, ulong k_head, ulong v_batch, ulong v_head,
+                                   float scale)
 {
     const uint num_kv_heads = num_heads / GROUP, head_blocks = (GROUP + HEADS - 1) / HEADS;
     uint block = get_global_id(1) % head_blocks, kv_head = get_global_id(1) / head_blocks % num_kv_heads;
@@ -106,33 +106,29 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
         }
     }
     for (;;) {
-        uint list[QUERIES * KEYS];
-        float16 tiles[QUERIES * HEADS * KEYS / 16];
+        uint list[QUERIES * PLACES];
+        float16 tiles[QUERIES * HEADS * PLACES / 16];
         float *weight = (float *)tiles, keep[QUERIES * HEADS];
         int n[QUERIES], most = 0;
         for (int i = 0; i < QUERIES; ++i) {
             __global const int *indices = indices_ + indices_off + ((ulong)b * num_queries + first + i) * topk;
-            n[i] = gather_list(indices, next + i, end[i], num_keys, list + i * KEYS);
+            n[i] = gather_list(indices, next + i, end[i], num_keys, list + i * PLACES);
             most = max(most, n[i]);
         }
         if (most == 0)
             break;
-        for (int at = 0; at < most; at += STEP)
-            for (int i = 0; i < QUERIES; ++i)
-                dots_k(k, list + i * KEYS + at, min(n[i] - at, STEP), q + i * HEADS * KVEC,
-                       weight + i * HEADS * KEYS + at);
+        FOR_PLACES(i, at, n, most)
+        dots_k(k, list + i * PLACES + at, min(n[i] - at, STEP), q + i * HEADS * KVEC, weight + i * HEADS * PLACES + at);
         for (int i = 0; i < QUERIES; ++i)
             for (int h = i * HEADS; h < (i + 1) * HEADS && n[i] > 0; ++h)
-                keep[h] = softmax_step(weight + h * KEYS, n[i], maximum + h, total + h);
-        for (int at = 0; at < most; at += STEP)
-            for (int i = 0; i < QUERIES; ++i) {
-                if (n[i] <= at)
-                    continue;
-                weighted_sum_v(v, list + i * KEYS + at, min(n[i] - at, STEP), weight + i * HEADS * KEYS + at,
-                               keep + i * HEADS, sum + i * HEADS * VVEC);
-                for (int h = i * HEADS; h < (i + 1) * HEADS; ++h)
-                    keep[h] = 1.0f;
-            }
+                keep[h] = softmax_step(weight + h * PLACES, n[i], maximum + h, total + h);
+        FOR_PLACES(i, at, n, most)
+        {
+            weighted_sum_v(v, list + i * PLACES + at, min(n[i] - at, STEP), weight + i * HEADS * PLACES + at,
+                           keep + i * HEADS, sum + i * HEADS * VVEC);
+            for (int h = i * HEADS; h < (i + 1) * HEADS; ++h)
+                keep[h] = 1.0f;
+        }
     }
     for (int i = 0; i < rows; ++i)
         for (uint h = 0; h < live_heads; ++h) {

@@ -166,22 +166,29 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
                          CLDSA_ARG_F32(in.softmax_scale));
 }
 
-int cldsa_sparse_queries(const cldsa_run *run, int most) {
+/* What a work-item of the larger kernel, the backward one, keeps in private memory: it must fit a thread's stack. */
+static bool fits(const cldsa_run *run, int queries, int keys, int heads) {
+    enum { PRIVATE_MAX = 320 << 10 };
     const int64_t *d = run->dims;
-    int64_t units = cldsa_context_device_info(run->ctx)->compute_units, heads = cldsa_sparse_group(run);
-    int queries = 1;
-    while (heads < 4 && 2 * queries * heads <= most &&
-           d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_S] >= 2 * queries * 4 * units)
-        queries *= 2;
-    return queries;
+    int64_t rows = 2 * cldsa_round_up(d[SPARSE_D], 16) + cldsa_round_up(d[SPARSE_DV], 16);
+    int64_t places = keys + 16;
+    return queries * (heads * (rows + 2 * places) + places) * (int64_t)sizeof(float) <= PRIVATE_MAX;
 }
 
-/* Few heads use a gathered row once: other queries must. */
-static void vec_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_sparse_group(run) < 4) {
-        tune[0] = cldsa_sparse_queries(run, 64);
-        tune[1] = 256;
-    }
+bool cldsa_sparse_vec_legal(const cldsa_run *run, const int *tune) {
+    return tune[0] == 1 || fits(run, tune[0], tune[1], cldsa_sparse_heads(run, tune[2]));
+}
+
+void cldsa_sparse_vec_defaults(const cldsa_run *run, int *tune) {
+    enum { MOST = 64, ITEMS_PER_UNIT = 4 };
+    const int64_t *d = run->dims;
+    int64_t heads = cldsa_sparse_group(run), rows = d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_S];
+    int64_t items = ITEMS_PER_UNIT * cldsa_context_device_info(run->ctx)->compute_units;
+    if (heads >= 4)
+        return;
+    tune[1] = 256;
+    while (2 * tune[0] * heads <= MOST && 2 * tune[0] * items <= rows && fits(run, 2 * tune[0], tune[1], (int)heads))
+        tune[0] *= 2;
 }
 
 static const cldsa_variant vec = {
@@ -190,7 +197,8 @@ static const cldsa_variant vec = {
     .tunables = {{"QUERIES", 1, {1, 2, 4, 8, 16, 32, 64, 128}, "queries per work-item, taken together"},
                  {"KEYS", 64, {32, 64, 128, 256}, "gathered rows per query and step"},
                  {"MAX_HEADS", 16, {4, 8, 16, 32}, "heads per work-item, at most"}},
-    .defaults = vec_defaults,
+    .defaults = cldsa_sparse_vec_defaults,
+    .legal = cldsa_sparse_vec_legal,
     .workspace = vec_workspace,
     .enqueue = vec_enqueue,
 };

@@ -56,9 +56,10 @@ void cldsa_sparse_row_options(const cldsa_sparse_rows *k, const cldsa_sparse_row
 /* Heads of a kv head that one work-item takes, at most `most`. */
 int cldsa_sparse_heads(const cldsa_run *run, int most);
 
-/* Queries that one work-item takes together where few heads share a row, so that rows stay in L1; times heads at most
- * `most`, and few enough for every compute unit to have several work-items. */
-int cldsa_sparse_queries(const cldsa_run *run, int most);
+/* QUERIES, KEYS and MAX_HEADS are the first tunables of both operations. Where few heads share a gathered row, queries
+ * must: as many as leave every compute unit several work-items, and as a thread's stack holds. */
+void cldsa_sparse_vec_defaults(const cldsa_run *run, int *tune);
+bool cldsa_sparse_vec_legal(const cldsa_run *run, const int *tune);
 
 /* ---- GPUs (sparse_attention_gpu.c) ------------------------------------------------------------------------------ */
 

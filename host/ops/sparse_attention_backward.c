@@ -70,11 +70,46 @@ static int64_t wanted_splits(const cldsa_run *run, size_t bytes) {
     return splits < most ? splits : most > 1 ? most : 1;
 }
 
+/* The index of places by key: see cl/sparse_attention_backward_vec.cl. Counters, then the index, 4 bytes each. */
+typedef struct vec_index {
+    int64_t blocks, steps; /* work-items per batch, and steps of each through its lists */
+    int64_t count, words;
+    size_t bytes; /* 0: gradients are better scattered */
+} vec_index;
+
+/* Pays where a work-item's queries choose a key often enough, and the counters are not many. */
+static vec_index index_of(const cldsa_run *run, bool latent) {
+    const int64_t *d = run->dims;
+    int64_t queries = cldsa_run_tune(run, "QUERIES"), keys = cldsa_run_tune(run, "KEYS"), places = queries * keys;
+    vec_index x = {.blocks = cldsa_ceil_div(d[SPARSE_S], queries), .steps = cldsa_ceil_div(d[SPARSE_K], keys)};
+    x.count = d[SPARSE_B] * x.blocks * d[SPARSE_T];
+    x.words = d[SPARSE_B] * x.blocks * x.steps * (1 + 2 * (d[SPARSE_T] < places ? d[SPARSE_T] : places) + places);
+    int64_t bytes = (x.count + x.words) * (int64_t)sizeof(cl_uint);
+    bool pays = queries > 1 && queries * d[SPARSE_K] >= 2 * d[SPARSE_T] && d[SPARSE_T] <= 4 * places;
+    if (!latent && pays && bytes <= VEC_PARTIAL_MAX)
+        x.bytes = (size_t)cldsa_round_up(bytes, 64); /* vectors follow */
+    return x;
+}
+
+static cldsa_status vec_index_enqueue(cldsa_run *run, const vec_index *x, const char *options, cldsa_tensor count,
+                                      cldsa_tensor index) {
+    const cldsa_sparse_attention_backward_args *a = run->args;
+    const int64_t *d = run->dims;
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(run, "sparse_attention_backward_index", options, &kernel));
+    size_t global[2] = {(size_t)x->blocks, (size_t)d[SPARSE_B]}, local[2] = {1, 1};
+    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->indices),
+                         CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(count), CLDSA_ARG_TENSOR(index),
+                         CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]),
+                         CLDSA_ARG_U32(x->steps));
+}
+
 static void vec_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
     const cldsa_sparse_attention_backward_args *a = run->args;
     cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
     size_t split = split_bytes(run, !in.v.mem);
-    *preferred = cldsa_sparse_pack_bytes(run, &in) + (size_t)wanted_splits(run, split) * split;
+    *preferred =
+        cldsa_sparse_pack_bytes(run, &in) + index_of(run, !in.v.mem).bytes + (size_t)wanted_splits(run, split) * split;
     *minimum = split;
 }
 
@@ -99,7 +134,15 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
     cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
     size_t split = split_bytes(run, !in.v.mem), pack_bytes = cldsa_sparse_pack_bytes(run, &in);
     bool packed = pack_bytes > 0 && run->workspace_bytes >= pack_bytes + split;
-    size_t at = packed ? pack_bytes : 0;
+    size_t index_at = packed ? pack_bytes : 0;
+    vec_index x = index_of(run, !in.v.mem);
+    bool by_key = x.bytes > 0 && run->workspace_bytes >= index_at + x.bytes + split;
+    cldsa_tensor count = {0}, index = {0};
+    if (by_key) {
+        count = cldsa_run_scratch(run, index_at, CLDSA_U32, x.count);
+        index = cldsa_run_scratch(run, index_at + (size_t)x.count * sizeof(cl_uint), CLDSA_U32, x.words);
+    }
+    size_t at = index_at + (by_key ? x.bytes : 0);
     int64_t splits = wanted_splits(run, split), fitting = (int64_t)((run->workspace_bytes - at) / split);
     if (splits > fitting)
         splits = fitting;
@@ -113,16 +156,19 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
     char options[CLDSA_OPTIONS_MAX];
     cldsa_sparse_options(run, &in, packed, heads, options);
     cldsa_sparse_row_options(&k, &v, options);
+    strcat(options, by_key ? " -DBY_KEY=1" : " -DBY_KEY=0");
+    if (by_key)
+        CLDSA_TRY(vec_index_enqueue(run, &x, options, count, index));
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "sparse_attention_backward_vec", options, &kernel));
     size_t global[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_HK]), (size_t)splits}, local[2] = {1, 1};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(k.tensor),
-                            CLDSA_ARG_TENSOR(v.tensor), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
-                            CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->lse),
-                            CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(a->dq), CLDSA_ARG_TENSOR(partial),
-                            CLDSA_ARG_TENSOR(partial_sink), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
-                            CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_STRIDES(k),
-                            CLDSA_ARG_STRIDES(v), CLDSA_ARG_F32(in.softmax_scale)));
+    CLDSA_TRY(CLDSA_ENQUEUE(
+        &run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(k.tensor),
+        CLDSA_ARG_TENSOR(v.tensor), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
+        CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->lse), CLDSA_ARG_TENSOR(a->dout),
+        CLDSA_ARG_TENSOR(a->dq), CLDSA_ARG_TENSOR(partial), CLDSA_ARG_TENSOR(partial_sink), CLDSA_ARG_TENSOR(index),
+        CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]),
+        CLDSA_ARG_U32(x.steps), CLDSA_ARG_STRIDES(k), CLDSA_ARG_STRIDES(v), CLDSA_ARG_F32(in.softmax_scale)));
     /* The sum skips dsink where it is not asked for. */
     strcat(options, a->dsink.mem ? " -DWANT_SINK=1" : " -DWANT_SINK=0");
     return vec_sum(run, options, partial, partial_sink, splits);
@@ -131,10 +177,13 @@ static cldsa_status vec_enqueue(cldsa_run *run) {
 static const cldsa_variant vec = {
     .name = "vec",
     .file = "sparse_attention_backward_vec.cl",
-    .tunables = {{"KEYS", 64, {32, 64, 128}, "gathered rows per step"},
+    .tunables = {{"QUERIES", 1, {1, 2, 4, 8, 16, 32, 64, 128}, "queries taken together"},
+                 {"KEYS", 64, {32, 64, 128, 256}, "gathered rows per query and step"},
                  {"MAX_HEADS", 16, {4, 8, 16}, "heads per work-item at a time, at most"},
                  {"WAVES", 1, {1, 2, 4}, "work-items per compute unit"},
                  {"ROWS", 16, {8, 16, 32, 64}, "keys per work-item of the sum over splits"}},
+    .defaults = cldsa_sparse_vec_defaults,
+    .legal = cldsa_sparse_vec_legal,
     .workspace = vec_workspace,
     .enqueue = vec_enqueue,
 };

@@ -207,6 +207,20 @@ static const harness_case backward_cases[] = {
      .message = "without dv"},
 };
 
+/* The same; with the least workspace gradients are scattered, else summed key by key through an index. */
+static const harness_case row_backward_cases[] = {
+    {.name = "few rows", .dims = "B=1 S=5 T=12 H=1 Hk=1 D=16 Dv=16 K=10", .give = "v dv", .fill = "indices=indices T"},
+    {.name = "many rows, unordered",
+     .dims = "B=2 S=75 T=60 H=4 Hk=2 D=20 Dv=40 K=70",
+     .give = "v dv attn_sink dsink topk_length",
+     .fill = "indices=wild T; topk_length=whole -1 K+2",
+     .no_differences = true},
+    {.name = "latent, few heads",
+     .dims = "B=1 S=9 T=30 H=2 Hk=1 D=24 Dv=16 K=20",
+     .params = "v_dim=16",
+     .fill = "indices=wild T"},
+};
+
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_sparse_attention, .tunables = "simt:SPLIT=4; tile:SPLIT=3,ROWS=2", HARNESS_CASES(cases)},
@@ -215,6 +229,11 @@ int main(int argc, char **argv) {
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
          HARNESS_CASES(backward_cases)},
+        {.op = &cldsa_op_sparse_attention_backward,
+         .forward = &cldsa_op_sparse_attention,
+         .gradient_of = "dsink=attn_sink",
+         .tunables = "QUERIES=4,KEYS=32",
+         HARNESS_CASES(row_backward_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
 }
