@@ -3,10 +3,10 @@
 //   loss = log(sum of exp(x - max)) + max - x[label];   dlogits = grad_scale * (softmax - onehot(label))
 //   correct = 1 if x[label] is the row's largest, the lowest index deciding ties
 //
-// Three passes over a row: maximum; sum of exponentials, which vec keeps in dlogits where it is wanted; scaling. A label
+// vec passes over a row three times: maximum; sum of exponentials, kept in dlogits where it is wanted; scaling. A label
 // outside 0 .. V-1 gives zeros. NaN anywhere, or +inf, makes the row's loss NaN, as it should be seen.
 // vec: a work-item takes ROWS rows. simt: a work-group per row. dlogits may be logits: what the label's logit is must be
-// known before the second pass writes.
+// known before the last pass writes.
 #include "math.clh"
 
 #ifndef ROWS
@@ -129,21 +129,18 @@ __kernel void cross_entropy_vec(CROSS_ENTROPY_ARGS)
 
 // ---- simt -------------------------------------------------------------------------------------------------------
 
-// A lane's classes, several loads in flight (OpenCL C has no variadic macros: a statement holds no bare comma).
-#define EACH_CLASS(statement)                                                                                          \
-    {                                                                                                                  \
-        uint j = lane;                                                                                                 \
-        for (; j + 3 * WG < classes;)                                                                                  \
-            for (uint i_ = 0; i_ < 4; ++i_, j += WG) {                                                                 \
-                statement;                                                                                             \
-            }                                                                                                          \
-        for (; j < classes; j += WG) {                                                                                 \
-            statement;                                                                                                 \
-        }                                                                                                              \
-    }
+// A lane's classes are WG apart, IN_FLIGHT of them are read before the first is needed.
+#define IN_FLIGHT 4
 
-// An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end. The exponentials are
-// found twice rather than kept: only the last pass writes, and the reads behind the first come from the cache.
+// What a sum of exp(x - from) is worth as a sum of exp(x - to), from <= to. A sum of nothing but exp(-inf) is 0 or NaN.
+inline float rebased(float sum, float from, float to)
+{
+    return from == to ? sum : sum * (from == -INFINITY ? 0.0f : exp_fast(from - to));
+}
+
+// An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end. The first pass finds
+// the maximum and the sum together, by the sum's rebasing wherever the maximum grows (Milakov and Gimelshein 2018, "Online
+// normalizer calculation for softmax"); the second finds the exponentials again rather than keeping them.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt(CROSS_ENTROPY_ARGS)
 {
     __local float scratch[WG];
@@ -154,24 +151,45 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt
     int scored = label >= 0 && (uint)label < classes;
     float own = scored ? x[label] : 0.0f;
 
-    float best = -INFINITY;
-    EACH_CLASS(best = MAX_OF(x[j], best))
-    best = group_max(scratch, best);
-
-    float sum = 0.0f, before = 0.0f; // `before` counts equals with a lower index
+    float top = -INFINITY, sum = 0.0f, before = 0.0f; // `before` counts equals with a lower index
+    for (uint first = lane; first < classes; first += IN_FLIGHT * WG) {
+        float v[IN_FLIGHT], larger = top;
+        for (uint i = 0; i < IN_FLIGHT; ++i) {
+            uint j = first + i * WG;
+            v[i] = j < classes ? x[j] : -INFINITY;
+            larger = MAX_OF(v[i], larger);
 #if HAS_CORRECT
-    EACH_CLASS(float v = x[j]; sum += exp_or_nan(v - best); before += (int)j < label && v == best ? 1.0f : 0.0f)
-    before = group_sum(scratch, before);
-#else
-    EACH_CLASS(sum += exp_or_nan(x[j] - best))
+            before += (int)j < label && v[i] == own ? 1.0f : 0.0f;
 #endif
-    sum = group_sum(scratch, sum);
+        }
+        sum = rebased(sum, top, larger);
+        top = larger;
+        float shift = top == -INFINITY ? 0.0f : top;
+        for (uint i = 0; i < IN_FLIGHT; ++i)
+            sum += exp_or_nan(v[i] - shift);
+    }
+    float best = group_max(scratch, top);
+    sum = group_sum(scratch, rebased(sum, top, best));
+#if HAS_CORRECT
+    before = group_sum(scratch, before);
+#endif
 
 #if HAS_GRADIENT
     __global float *gradient = dlogits + dlogits_off + r * classes;
     float scale = grad_scale / sum;
     barrier(CLK_GLOBAL_MEM_FENCE); // in place: all have read x[label] before its lane writes there
-    EACH_CLASS(gradient[j] = scored ? exp_or_nan(x[j] - best) * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f)
+    for (uint first = lane; first < classes; first += IN_FLIGHT * WG) {
+        float v[IN_FLIGHT];
+        for (uint i = 0; i < IN_FLIGHT; ++i) {
+            uint j = first + i * WG;
+            v[i] = j < classes ? x[j] : -INFINITY;
+        }
+        for (uint i = 0; i < IN_FLIGHT; ++i) {
+            uint j = first + i * WG;
+            if (j < classes)
+                gradient[j] = scored ? exp_or_nan(v[i] - best) * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f;
+        }
+    }
 #endif
     if (lane == 0) {
         row_loss[row_loss_off + r] = scored ? log(sum) + (best - own) : 0.0f;
