@@ -316,21 +316,41 @@ static bool vec_legal(const cldsa_run *run, const int *tune) {
 }
 
 /*
+ * A query whose heads all read the same keys: its heads become rows, which a tile takes together. A mask or a range of
+ * its own, and dropout's counters, would need the row's query.
+ */
+static void heads_as_rows(const forward_args *args, int64_t *n) {
+    if (n[S] == 1 && n[HK] == 1 && !args->mask.mem && args->range != CLDSA_RANGE_ROWS && args->dropout_p == 0) {
+        n[S] = n[H];
+        n[H] = 1;
+    }
+}
+
+/*
  * A large tile reads keys and values less often; a small one wastes less of a short sequence or of a causal edge, and
  * feeds more cores.
  */
 static void vec_forward_defaults(const cldsa_run *run, int *tune) {
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
-    const int64_t heads = run->dims[B] * run->dims[H];
-    const bool causal = ((const forward_args *)run->args)->range == CLDSA_RANGE_CAUSAL;
-    const int64_t rows = causal ? run->dims[S] / 4 : run->dims[S];
+    cldsa_run tiled = *run;
+    heads_as_rows(run->args, tiled.dims);
+    const bool one_query = run->dims[S] == 1;
+    const bool causal = ((const forward_args *)run->args)->range == CLDSA_RANGE_CAUSAL && !one_query;
+    const int64_t heads = tiled.dims[B] * tiled.dims[H], enough = one_query ? units : 4 * units;
+    const int64_t rows = causal ? tiled.dims[S] / 4 : tiled.dims[S];
     for (tune[0] = 128; tune[0] > 32; tune[0] /= 2)
-        if (rows > tune[0] / 2 && heads * query_tiles(run, tune[0]) >= 4 * units && fits_stack(run, tune[0]))
+        if (rows > tune[0] / 2 && heads * query_tiles(&tiled, tune[0]) >= enough && fits_stack(run, tune[0]))
             break;
 }
 
 static cldsa_status vec_forward(cldsa_run *run) {
-    return enqueue_forward(run, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
+    cldsa_run tiled = *run;
+    forward_args args = *(const forward_args *)run->args;
+    heads_as_rows(&args, tiled.dims);
+    if (run->dims[S] == 1 && args.range == CLDSA_RANGE_CAUSAL)
+        args.range = CLDSA_RANGE_ALL; /* the last query sees all keys, and so do its heads */
+    tiled.args = &args;
+    return enqueue_forward(&tiled, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
 }
 
 /* Work-items own key blocks; where heads alone do not keep the device busy, the keys are cut into chunks. */

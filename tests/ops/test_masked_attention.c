@@ -91,6 +91,13 @@ static const harness_case split_cases[] = {
      .params = "range=causal",
      .give = "lse",
      .dtypes = "q=BF16 k=BF16 v=BF16 out=BF16"},
+    {.name = "one query of several, one key head",
+     .dims = "B=3 S=1 T=150 H=37 Hk=1 D=24 Dv=16",
+     .params = "range=causal",
+     .give = "lse"},
+    {.name = "one query, one key head, dropout",
+     .dims = "B=2 S=1 T=70 H=5 Hk=1 D=8 Dv=8",
+     .params = "dropout_p=0.3 dropout_seed=7"},
 };
 
 static const harness_case backward_cases[] = {
