@@ -306,8 +306,9 @@ static bool fits_stack(const cldsa_run *run, int64_t queries) {
     return 4 * (3 * KEYS * columns + 2 * queries * columns + 2 * queries * KEYS) <= VEC_STACK_BYTES;
 }
 
+/* Nor has a GPU that much private memory: compilers for AMD's refuse it. */
 static bool vec_can_run(const cldsa_run *run) {
-    return fits_stack(run, 32);
+    return cldsa_context_capabilities(run->ctx)->is_cpu && fits_stack(run, 32);
 }
 
 static bool vec_legal(const cldsa_run *run, const int *tune) {

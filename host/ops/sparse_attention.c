@@ -197,6 +197,7 @@ static const cldsa_variant vec = {
     .tunables = {{"QUERIES", 1, {1, 2, 4, 8, 16, 32, 64, 128}, "queries per work-item, taken together"},
                  {"KEYS", 64, {32, 64, 128, 256}, "gathered rows per query and step"},
                  {"MAX_HEADS", 16, {4, 8, 16, 32}, "heads per work-item, at most"}},
+    .can_run = cldsa_sparse_vec_can_run,
     .defaults = cldsa_sparse_vec_defaults,
     .legal = cldsa_sparse_vec_legal,
     .workspace = vec_workspace,

@@ -43,6 +43,11 @@ typedef struct cldsa_sparse_rows {
 
 /* ---- CPUs: packed rows (vec) ---------------------------------------------------------------------------------- */
 
+/* Steps and rows of several heads lie in private memory: a GPU has little of it. */
+static inline bool cldsa_sparse_vec_can_run(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->is_cpu;
+}
+
 /* Scratch for packed k and v, or 0 where reading them in place is as good. */
 size_t cldsa_sparse_pack_bytes(const cldsa_run *run, const cldsa_sparse_inputs *in);
 

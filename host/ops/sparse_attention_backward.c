@@ -182,6 +182,7 @@ static const cldsa_variant vec = {
                  {"MAX_HEADS", 16, {4, 8, 16}, "heads per work-item at a time, at most"},
                  {"WAVES", 1, {1, 2, 4}, "work-items per compute unit"},
                  {"ROWS", 16, {8, 16, 32, 64}, "keys per work-item of the sum over splits"}},
+    .can_run = cldsa_sparse_vec_can_run,
     .defaults = cldsa_sparse_vec_defaults,
     .legal = cldsa_sparse_vec_legal,
     .workspace = vec_workspace,
