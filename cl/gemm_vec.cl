@@ -50,8 +50,9 @@
 #endif
 #define A_TILE (MR * KC + 16)
 
-// Clang's builtin, since PoCL's prefetch() does nothing. The same for the next rows of A or B gained nothing.
-#if PREFETCH && defined(__clang__)
+// Clang's builtin, since PoCL's prefetch() does nothing; translators to SPIR-V do not know it. The same for the next rows of
+// A or B gained nothing.
+#if PREFETCH && defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__))
 #define PREFETCH_TO_WRITE(p) __builtin_prefetch((const void *)(size_t)(p), 1)
 #else
 #define PREFETCH_TO_WRITE(p) (void)0
