@@ -3,6 +3,8 @@
 //   p *= 1 - lr * weight_decay;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 //   p -= step_size * m / (sqrt(v) * v_scale + eps),   step_size = lr / (1 - b1^step),  v_scale = 1 / sqrt(1 - b2^step)
 // The host finds the last two in double. Per element 16 bytes are read and 12 written: memory is all that counts.
+#include "inline.clh"
+
 #ifndef ITEMS
 #define ITEMS 1024 // elements per work-item, vec; a multiple of 16 (256 .. 8192)
 #endif

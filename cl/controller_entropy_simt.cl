@@ -11,6 +11,8 @@
 //
 // Called by cldsa_controller_entropy.
 
+#include "inline.clh"
+
 #ifndef HEAD_DIM
 #define HEAD_DIM 64 // columns of a head
 #endif

@@ -13,6 +13,8 @@
 // Work-groups of WG work-items share a column block, row tile or sequence and sum through local memory; WG = 1 on
 // CPUs, where the VEC lanes of a work-item do that work. Called by the operations of host/ops/controller.c.
 
+#include "inline.clh"
+
 #ifndef WG
 #define WG 1 // work-items per group, a power of two (1 on CPUs, 64 to 256 on GPUs)
 #endif

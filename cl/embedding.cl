@@ -10,6 +10,8 @@
 // work-items behind the table's own the position rows.
 // simt: a work-group owns one output row (table's, then positions') and WG columns. It notes the row's tokens of a CHUNK
 // of ids in local memory, in order, then a lane per column adds them.
+#include "inline.clh"
+
 #ifndef ROWS
 #define ROWS 8 // vec: tokens per work-item forward, table rows per work-item backward (4 .. 32)
 #endif

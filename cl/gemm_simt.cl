@@ -17,6 +17,7 @@
 // Groups: x = column tile, y = row tile, z = matrix * parts + part. Grouped rows: y counts the row tiles of all groups,
 // the host launches as many as there can be, and each work-group finds its own from group_offsets.
 #include "gemm.clh"
+#include "registers.clh"
 
 #ifndef TM
 #define TM 128 // rows of a work-group's tile (64, 128)
@@ -161,7 +162,7 @@ inline void store_tiles(__local float *a_tile, __local float *b_tile, int item, 
 inline void multiply_tiles(__local const float *a_tile, __local const float *b_tile, int item_m, int item_n,
                            float4 (*sum)[BLOCKS_N])
 {
-#pragma unroll
+    UNROLL_STEPS
     for (int k = 0; k < TK; ++k) {
         float4 a[BLOCKS_M], b[BLOCKS_N];
 #pragma unroll
@@ -228,7 +229,7 @@ inline void finish(float4 sum, int n, __global float *c, __global float *pre, __
 #endif
 }
 
-__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MANY_REGISTERS void
 gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_DTYPE) * b_, ulong b_off,
           __global float *c_, ulong c_off, __global const float *bias_, ulong bias_off, __global float *pre_,
           ulong pre_off, __global const int *offsets_, ulong offsets_off, int M, int N, int K, ulong lda, ulong ldb,

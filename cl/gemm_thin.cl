@@ -4,6 +4,7 @@
 // owns ROWS x COLUMNS elements of C and cuts the reduction among its work-items, four steps at a time; their sums meet
 // in local memory and are added in order. Groups: x = COLUMNS columns, y = ROWS rows, z = matrix.
 #include "gemm.clh"
+#include "registers.clh"
 
 #ifndef WG
 #define WG 64 // work-items of a group (32, 64, 128)
@@ -24,7 +25,7 @@
 #define SUMS (ROWS * COLUMNS)
 #define PITCH (WG + 1) // work-items that add neighbouring sums use different banks
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 gemm_thin(__global const ELEM(A_DTYPE) *a_, ulong a_off, __global const ELEM(B_DTYPE) *b_, ulong b_off,
           __global float *c_, ulong c_off, __global const float *bias_, ulong bias_off, __global float *pre_,
           ulong pre_off, __global const int *offsets_, ulong offsets_off, int M, int N, int K, ulong lda, ulong ldb,

@@ -19,6 +19,7 @@
 #include "dtype.clh"
 #include "exact.clh"
 #include "indexer_scores.clh"
+#include "registers.clh"
 
 #ifndef KC
 #define KC 16 // columns (step 1) or rows (step 3) in local memory at a time (8, 16)
@@ -72,7 +73,7 @@ inline void load_rows(rows_ptr rows, size_t stride, int count, int r0, int d0, _
         load_columns(q, q_stride, q_count, d0_, chunk);                                                                \
         load_columns(k, k_stride, k_count, d0_, chunk + KC * ROW_FLOATS);                                              \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
-        _Pragma("unroll") for (int d_ = 0; d_ < KC; ++d_)                                                              \
+        UNROLL_STEPS for (int d_ = 0; d_ < KC; ++d_)                                                                   \
         {                                                                                                              \
             float a_[4], b_[4];                                                                                        \
             vstore4(vload4(0, chunk + d_ * ROW_FLOATS + 4 * y), 0, a_);                                                \
@@ -99,7 +100,7 @@ inline void load_rows(rows_ptr rows, size_t stride, int count, int r0, int d0, _
                                        : fma(a_, (chunk)[s_ * (DBLOCK + 4) + COLUMN(x, c_)], grad[r_][c_]);            \
                 }                                                                                                      \
         else                                                                                                           \
-            _Pragma("unroll") for (int s_ = 0; s_ < KC; ++s_)                                                          \
+            UNROLL_STEPS for (int s_ = 0; s_ < KC; ++s_)                                                               \
             {                                                                                                          \
                 float a_[4], b_[4 * D_GROUPS];                                                                         \
                 vstore4(vload4(0, (p) + (s0_ + s_) * ROW_FLOATS + 4 * y), 0, a_);                                      \
@@ -151,7 +152,7 @@ inline float upstream(__global const float *dscores, __global const float *gate,
         ulong dscores_off, __global const float *gate_, ulong gate_off
 
 // dq and, as rows [B,S,HEADS], dw.
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 indexer_scores_backward_queries_simt(INPUTS, __global float *dq_, ulong dq_off, __global float *dw_, ulong dw_off,
                                      int S, int T)
 {
@@ -221,7 +222,7 @@ indexer_scores_backward_queries_simt(INPUTS, __global float *dq_, ulong dq_off, 
                 dq_[dq_off + ((b * S + i0 + 4 * y + r) * HEADS + h) * DIM + d0 + COLUMN(x, c)] = grad[r][c];
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 indexer_scores_backward_keys_simt(INPUTS, __global float *dk_, ulong dk_off, int S, int T)
 {
     __local float chunk[CHUNK_FLOATS];

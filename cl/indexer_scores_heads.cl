@@ -13,7 +13,7 @@
 #define KV_DTYPE Q_DTYPE
 #include "head_tile.clh"
 
-__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) MANY_REGISTERS void
 indexer_scores_heads(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(Q_DTYPE) *k_, ulong k_off,
                      __global const float *w_, ulong w_off, __global const float *k_scale_, ulong k_scale_off,
                      __global const int *ks_, ulong ks_off, __global const int *ke_, ulong ke_off,

@@ -18,6 +18,7 @@
 
 #include "dtype.clh"
 #include "indexer_scores.clh"
+#include "registers.clh"
 
 #ifndef TM
 #define TM 128 // queries of a tile (16 .. 128)
@@ -66,7 +67,7 @@
             (tile)[e_ % KC * ((rows) + PAD) + e_ / KC] = (from)[n_];                                                   \
     }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 indexer_scores_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(Q_DTYPE) *k_, ulong k_off,
                     __global const float *w_, ulong w_off, __global const float *k_scale_, ulong k_scale_off,
                     __global const int *ks_, ulong ks_off, __global const int *ke_, ulong ke_off,
@@ -107,7 +108,7 @@ indexer_scores_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global cons
             FETCH(q_next, Q_LOADS, TM, q + h * DIM, HEADS * DIM, rows, d0)
             FETCH(k_next, K_LOADS, TN, k + (KEY_HEADS == 1 ? 0 : h) * DIM, KEY_HEADS * DIM, keys, d0)
         }
-#pragma unroll
+        UNROLL_STEPS
         for (int d = 0; d < KC; ++d) {
             float a[RM], p[RN];
 #pragma unroll

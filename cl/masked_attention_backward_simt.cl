@@ -42,7 +42,7 @@ __kernel void masked_attention_backward_delta(__global const float *out_, ulong 
 
 #define DROPOUT_BLOCK(i, j0) ((((ulong)b * H + h) * S + (i)) * ((T + 63) / 64) + (j0) / 64)
 
-__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_attention_backward_dq(
+__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) MANY_REGISTERS void masked_attention_backward_dq(
     __global const ELEM(DTYPE) *q_, ulong q_off, __global const ELEM(DTYPE) *k_, ulong k_off,
     __global const ELEM(DTYPE) *v_, ulong v_off, __global const MASK_ELEM *mask_, ulong mask_off,
     __global const int *ks_, ulong ks_off, __global const int *ke_, ulong ke_off, __global const float *lse_,
@@ -157,7 +157,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_att
             }                                                                                                          \
         }
 
-__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void masked_attention_backward_dkv(
+__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) MANY_REGISTERS void masked_attention_backward_dkv(
     __global const ELEM(DTYPE) *q_, ulong q_off, __global const ELEM(DTYPE) *k_, ulong k_off,
     __global const ELEM(DTYPE) *v_, ulong v_off, __global const MASK_ELEM *mask_, ulong mask_off,
     __global const int *ks_, ulong ks_off, __global const int *ke_, ulong ke_off, __global const float *lse_,

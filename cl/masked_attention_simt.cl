@@ -29,7 +29,7 @@
 #define ADD(a, b) ((a) + (b))
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
-__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) MANY_REGISTERS void
 masked_attention_simt(__global const ELEM(DTYPE) *q_, ulong q_off, __global const ELEM(DTYPE) *k_, ulong k_off,
                       __global const ELEM(DTYPE) *v_, ulong v_off, __global const MASK_ELEM *mask_, ulong mask_off,
                       __global const int *ks_, ulong ks_off, __global const int *ke_, ulong ke_off,

@@ -10,6 +10,8 @@
 // one work-group of WG work-items per ROWS tokens, because it sums over the columns.
 // Called by the operations of these names (moe.c).
 
+#include "inline.clh"
+
 #ifndef CHOICES
 #define CHOICES 2 // experts per token X
 #endif

@@ -10,6 +10,8 @@
 // A pass goes over `quads` vectors of four words. CPUs (BLOCKED): a work-item owns a stretch of them, which stays in
 // its core's cache if it fits. GPUs: neighbours read neighbours, and each pass starts elsewhere, so that what a
 // compute unit has read before is not what it reads next: the sets find the caches that all of them share.
+#include "inline.clh"
+
 #ifndef BLOCKED
 #define BLOCKED 0
 #endif

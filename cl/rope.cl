@@ -8,6 +8,8 @@
 //
 // vec: a work-item takes ROWS rows with all their heads; frequencies are found once per work-item, sines once per row.
 // simt: a work-item takes one element to copy or one pair to turn, of HEADS heads; neighbours take neighbours.
+#include "inline.clh"
+
 #ifndef ROPE
 #define ROPE 16 // rotated elements per head, even
 #endif

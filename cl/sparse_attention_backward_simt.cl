@@ -37,7 +37,7 @@ inline float group_sum(float value, __local float *scratch)
 }
 
 // rows[i] = (L, delta) of row i = (b*S + s)*H + h.
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 backward_rows(__global const float *out_, ulong out_off, __global const float *dout_, ulong dout_off,
               __global const float *lse_, ulong lse_off, __global const float *attn_sink_, ulong attn_sink_off,
               __global float *rows_, ulong rows_off, uint num_heads)
@@ -58,7 +58,7 @@ backward_rows(__global const float *out_, ulong out_off, __global const float *d
     rows_[rows_off + 2 * i + 1] = delta;
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 backward_dq(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
             __global const ELEM(KV_DTYPE) *v_, ulong v_off, __global const int *indices_, ulong indices_off,
             __global const int *topk_length_, ulong topk_length_off, __global const float *dout_, ulong dout_off,
@@ -99,7 +99,7 @@ backward_dq(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(K
                 dq_[dq_off + (first + h) * D + lane + i * WG] = sum[h * OWNED(D) + i];
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
              __global const ELEM(KV_DTYPE) *v_, ulong v_off, __global const float *dout_, ulong dout_off,
              __global const float *rows_, ulong rows_off, __global const uint *start_, ulong start_off,
@@ -161,7 +161,7 @@ backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(
 #endif
 }
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 backward_sink(__global const float *rows_, ulong rows_off, __global const float *attn_sink_, ulong attn_sink_off,
               __global float *dsink_, ulong dsink_off, ulong num_rows, uint num_heads)
 {

@@ -10,6 +10,8 @@
 // Integer atomics only decide which of several equal entries (one query naming a key twice) stands first, so the
 // result is the same in every run. Called by cldsa_sparse_attention_backward (variant simt).
 
+#include "inline.clh"
+
 #ifndef HAS_LENGTH
 #define HAS_LENGTH 0 // 1: topk_length is given
 #endif

@@ -24,7 +24,7 @@
 DEFINE_TILE_DOTS(dots_k, HEADS, Q_DTYPE, D, KV_DTYPE, D, D)
 DEFINE_TILE_SUM(sum_v, HEADS, KV_DTYPE, V_WIDTH, DV)
 
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 sparse_attention_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
                       __global const ELEM(KV_DTYPE) *v_, ulong v_off, __global const int *indices_, ulong indices_off,
                       __global const int *topk_length_, ulong topk_length_off, __global const float *attn_sink_,

@@ -23,7 +23,7 @@ bool cldsa_attention_tile_legal(const cldsa_run *run, const int *tune) {
 void cldsa_attention_tile_defaults(const cldsa_run *run, const cldsa_attention_tile *tile, int *tune) {
     enum { GROUPS_PER_UNIT = 2 };
     /* Registers of a work-item for its output columns. */
-    const int64_t most_sums = cldsa_context_capabilities(run->ctx)->nv_ptx ? 128 : 64;
+    const int64_t most_sums = cldsa_context_capabilities(run->ctx)->nv_ptx ? 128 : cldsa_few_registers(run) ? 32 : 64;
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
     const int64_t tiles = cldsa_ceil_div(tile->places, ATTENTION_TILE_KEYS);
     int *rows = &tune[TUNE_ROWS];

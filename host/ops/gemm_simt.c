@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-enum { TUNE_TM, TUNE_TN, TUNE_TK, TUNE_WM, TUNE_WN, TUNE_SPLIT };
+enum { TUNE_TM, TUNE_TN, TUNE_TK, TUNE_WM, TUNE_WN, TUNE_SPLIT, TUNE_UNROLL };
 
 /* Rows of one group are not known here: what is left of each costs up to one tile more. */
 static bool rows_grouped(const gemm_problem *p) {
@@ -18,27 +18,6 @@ static int64_t work_groups(const gemm_problem *p, int64_t tm, int64_t tn) {
     return row_tiles(p, tm) * cldsa_ceil_div(p->n, tn) * (rows_grouped(p) ? 1 : p->matrices);
 }
 
-/*
- * Large tiles reuse most, as long as every compute unit gets one; else small ones, and if these are too few as well,
- * the reduction is cut into slices of at least 64 steps until two work-groups per unit are there. Rows left alone
- * behind the last group forbid the second pass, which writes all of C.
- */
-static void defaults(const cldsa_run *run, int *tune) {
-    enum { LARGE = 128, SMALL = 64, SLICE = 64 };
-    gemm_problem p = gemm_resolve(run);
-    const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
-    tune[TUNE_SPLIT] = 1;
-    if (work_groups(&p, LARGE, LARGE) >= units && p.m > SMALL && p.n > SMALL)
-        return;
-    tune[TUNE_TM] = tune[TUNE_TN] = SMALL;
-    tune[TUNE_WN] = 4;
-    int64_t groups = work_groups(&p, SMALL, SMALL), steps = p.grouped ? p.k / p.matrices : p.k;
-    int64_t split = cldsa_ceil_div(2 * units, groups), most = steps / SLICE;
-    /* Powers of two: each value is a program of its own. */
-    while (!rows_grouped(&p) && tune[TUNE_SPLIT] < split && 2 * tune[TUNE_SPLIT] <= most)
-        tune[TUNE_SPLIT] *= 2;
-}
-
 static bool legal(const cldsa_run *run, const int *tune) {
     int tm = tune[TUNE_TM], tn = tune[TUNE_TN], tk = tune[TUNE_TK], wm = tune[TUNE_WM], wn = tune[TUNE_WN];
     if (wm % 4 || wn % 4 || tm % wm || tn % wn || tk % 4 || tune[TUNE_SPLIT] < 1)
@@ -48,6 +27,31 @@ static bool legal(const cldsa_run *run, const int *tune) {
     const cldsa_device_info *info = cldsa_context_device_info(run->ctx);
     return tm * tk / 4 % items == 0 && tn * tk / 4 % items == 0 && (size_t)items <= info->max_work_group_size &&
            local <= info->local_mem_bytes;
+}
+
+/*
+ * Large tiles reuse most, as long as registers and local memory take them and every compute unit gets one; else small
+ * ones, and if these are too few as well, the reduction is cut into slices of at least 64 steps until two work-groups
+ * per unit are there. Rows left alone behind the last group forbid the second pass, which writes all of C.
+ */
+static void defaults(const cldsa_run *run, int *tune) {
+    enum { LARGE = 128, SMALL = 64, SLICE = 64 };
+    gemm_problem p = gemm_resolve(run);
+    const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    tune[TUNE_SPLIT] = 1;
+    tune[TUNE_UNROLL] = cldsa_default_unroll(run);
+    bool fits = legal(run, tune) && !cldsa_few_registers(run);
+    if (fits && work_groups(&p, LARGE, LARGE) >= units && p.m > SMALL && p.n > SMALL)
+        return;
+    tune[TUNE_TM] = tune[TUNE_TN] = SMALL;
+    if (cldsa_few_registers(run))
+        tune[TUNE_WM] = 4;
+    tune[TUNE_WN] = 4;
+    int64_t groups = work_groups(&p, SMALL, SMALL), steps = p.grouped ? p.k / p.matrices : p.k;
+    int64_t split = cldsa_ceil_div(2 * units, groups), most = steps / SLICE;
+    /* Powers of two: each value is a program of its own. */
+    while (!rows_grouped(&p) && tune[TUNE_SPLIT] < split && 2 * tune[TUNE_SPLIT] <= most)
+        tune[TUNE_SPLIT] *= 2;
 }
 
 static size_t partial_bytes(const gemm_problem *p, int parts) {
@@ -105,7 +109,8 @@ const cldsa_variant gemm_simt = {
                  {"TK", 16, {8, 16, 32}, "steps of the reduction per local tile"},
                  {"WM", 8, {4, 8}, "rows per work-item"},
                  {"WN", 8, {4, 8}, "columns per work-item"},
-                 {"SPLIT", 1, {1, 2, 4, 8, 16, 32}, "slices of the reduction"}},
+                 {"SPLIT", 1, {1, 2, 4, 8, 16, 32}, "slices of the reduction"},
+                 CLDSA_TUNE_UNROLL},
     .defaults = defaults,
     .legal = legal,
     .workspace = workspace,

@@ -143,7 +143,7 @@ static const cldsa_variant vec = {
 
 /* ---- simt: a tile per work-group ------------------------------------------------------------------------------- */
 
-enum { TM, TN, RM, RN, KC };
+enum { TM, TN, RM, RN, KC, UNROLL };
 
 static int64_t simt_items(const int *tune) {
     return (int64_t)(tune[TM] / tune[RM]) * (tune[TN] / tune[RN]);
@@ -162,11 +162,14 @@ static void simt_defaults(const cldsa_run *run, int *tune) {
     enum { SHAPES = sizeof shapes / sizeof shapes[0] };
     cldsa_indexer_inputs in = inputs(run);
     int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    tune[UNROLL] = cldsa_default_unroll(run);
     /* The largest tiles that do not overhang the queries by half and still give every compute unit one or two. */
     for (int s = 0; s < SHAPES; ++s) {
         for (int t = TM; t <= RN; ++t)
             tune[t] = shapes[s][t];
         int64_t tiles = in.B * cldsa_ceil_div(in.S, tune[TM]) * cldsa_ceil_div(in.T, tune[TN]);
+        if (cldsa_few_registers(run) && tune[RM] * tune[RN] > 16)
+            continue;
         if (simt_legal(run, tune) && in.S > tune[TM] / 2 && tiles >= 2 * units)
             return;
     }
@@ -183,7 +186,8 @@ static const cldsa_variant simt = {
                  {"TN", 128, {32, 64, 128}, "keys of a tile"},
                  {"RM", 8, {4, 8}, "queries of a work-item"},
                  {"RN", 8, {4, 8}, "keys of a work-item"},
-                 {"KC", 16, {8, 16, 32}, "columns of q and k in local memory at a time"}},
+                 {"KC", 16, {8, 16, 32}, "columns of q and k in local memory at a time"},
+                 CLDSA_TUNE_UNROLL},
     .legal = simt_legal,
     .defaults = simt_defaults,
     .enqueue = simt_enqueue,

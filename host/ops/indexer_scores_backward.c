@@ -171,7 +171,7 @@ static const cldsa_variant vec = {
 
 /* ---- simt ------------------------------------------------------------------------------------------------------ */
 
-enum { KC, DBLOCK };
+enum { KC, DBLOCK, UNROLL };
 enum { SIMT_TILE = 64, SIMT_ITEMS = 256 }; /* as in the kernel */
 
 static bool simt_can_run(const cldsa_run *run) {
@@ -179,7 +179,10 @@ static bool simt_can_run(const cldsa_run *run) {
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
-    tune[DBLOCK] = inputs(run).D > 64 ? 128 : 64;
+    const bool few = cldsa_few_registers(run);
+    tune[KC] = few ? 8 : 16;
+    tune[DBLOCK] = inputs(run).D > 64 && !few ? 128 : 64;
+    tune[UNROLL] = cldsa_default_unroll(run);
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
@@ -192,7 +195,8 @@ static const cldsa_variant simt = {
     .name = "simt",
     .file = "indexer_scores_backward_simt.cl",
     .tunables = {{"KC", 16, {8, 16}, "columns or rows in local memory at a time"},
-                 {"DBLOCK", 64, {64, 128}, "columns of a gradient that a work-group owns"}},
+                 {"DBLOCK", 64, {64, 128}, "columns of a gradient that a work-group owns"},
+                 CLDSA_TUNE_UNROLL},
     .can_run = simt_can_run,
     .defaults = simt_defaults,
     .workspace = workspace,

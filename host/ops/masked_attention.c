@@ -437,6 +437,10 @@ static bool simt_legal(const cldsa_run *run, const int *tune) {
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
+    tune[1] = cldsa_default_unroll(run);
+    const bool nvidia = cldsa_context_capabilities(run->ctx)->nv_ptx; /* whose compiler fits wide rows in */
+    if (cldsa_few_registers(run) || (!nvidia && run->dims[DV] > 256))
+        tune[0] = 2;
     while (tune[0] > 1 && !simt_legal(run, tune))
         tune[0] /= 2;
 }
@@ -579,7 +583,7 @@ static const cldsa_variant forward_vec = {
 static const cldsa_variant forward_simt = {
     .name = "simt",
     .file = "masked_attention_simt.cl",
-    .tunables = {ROWS_TUNABLE},
+    .tunables = {ROWS_TUNABLE, CLDSA_TUNE_UNROLL},
     .can_run = simt_can_run,
     .defaults = simt_defaults,
     .legal = simt_legal,
@@ -612,7 +616,7 @@ static const cldsa_variant backward_vec = {
 static const cldsa_variant backward_simt = {
     .name = "simt",
     .file = "masked_attention_backward_simt.cl",
-    .tunables = {ROWS_TUNABLE},
+    .tunables = {ROWS_TUNABLE, CLDSA_TUNE_UNROLL},
     .can_run = simt_can_run,
     .defaults = simt_defaults,
     .legal = simt_legal,

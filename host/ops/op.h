@@ -149,6 +149,18 @@ static inline int cldsa_choose_vec_or_simt(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->is_cpu ? 0 : 1;
 }
 
+/* Intel's GPUs, whose work-items have 128 registers where others have 255 and more: smaller tiles by default. */
+static inline bool cldsa_few_registers(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->fewest_lanes > 0;
+}
+
+/* The tunable of cl/registers.clh, and its default: what compilers other than NVIDIA's keep in registers. */
+#define CLDSA_TUNE_UNROLL                                                                                              \
+    { "UNROLL", 16, {1, 2, 4, 8, 16}, "steps of a reduction unrolled together; 16: no limit" }
+static inline int cldsa_default_unroll(const cldsa_run *run) {
+    return cldsa_context_capabilities(run->ctx)->nv_ptx ? 16 : 2;
+}
+
 /* A tensor on the host for the fp64 reference: every dtype widened to double, masks as their raw words. */
 typedef struct cldsa_host_tensor {
     double *data; /* NULL if not given */

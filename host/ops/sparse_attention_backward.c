@@ -308,12 +308,20 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
     return a->dsink.mem ? simt_sink(run, options, rows) : CLDSA_SUCCESS;
 }
 
+static void simt_defaults(const cldsa_run *run, int *tune) {
+    if (cldsa_context_capabilities(run->ctx)->sub_group_size >= 64)
+        tune[0] = 8; /* AMD's compiler spills at 16 heads of a latent in waves of 64 */
+    tune[2] = cldsa_default_unroll(run);
+}
+
 static const cldsa_variant simt = {
     .name = "simt",
     .file = "sparse_attention_backward_simt.cl",
     .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"},
-                 {"CHUNK", 32, {8, 16, 32, 64}, "queries per block of the inverted index"}},
+                 {"CHUNK", 32, {8, 16, 32, 64}, "queries per block of the inverted index"},
+                 CLDSA_TUNE_UNROLL},
     .can_run = simt_can_run,
+    .defaults = simt_defaults,
     .workspace = simt_workspace,
     .enqueue = simt_enqueue,
 };

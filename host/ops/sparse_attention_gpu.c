@@ -96,6 +96,9 @@ static launch simt_launch(int heads) {
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
+    if (cldsa_context_capabilities(run->ctx)->sub_group_size >= 64)
+        tune[0] = 8; /* AMD's compiler spills at 16 heads of a latent in waves of 64 */
+    tune[2] = cldsa_default_unroll(run);
     tune[1] = cldsa_attention_default_split(run, groups(run, cldsa_sparse_simt_heads(run, tune[0])),
                                             cldsa_ceil_div(run->dims[SPARSE_K], SIMT_KEYS), SIMT_GROUPS_PER_UNIT);
 }
@@ -114,7 +117,9 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
 const cldsa_variant cldsa_sparse_attention_simt = {
     .name = "simt",
     .file = "sparse_attention_simt.cl",
-    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"}, CLDSA_TUNE_ATTENTION_SPLIT},
+    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"},
+                 CLDSA_TUNE_ATTENTION_SPLIT,
+                 CLDSA_TUNE_UNROLL},
     .can_run = cldsa_sparse_simt_can_run,
     .defaults = simt_defaults,
     .workspace = simt_workspace,

@@ -187,8 +187,7 @@ static cldsa_status make_tensor(cldsa_workload *work, int index) {
     CLDSA_TRY(choose_dtype(work, field, &tensor->dtype));
     CLDSA_TRY(set_shape(work, field, tensor));
     int64_t numel = cldsa_host_numel(tensor);
-    tensor->data = calloc((size_t)(numel > 0 ? numel : 1), sizeof(double));
-    if (!tensor->data)
+    if (!work->spec.shapes_only && !(tensor->data = calloc((size_t)(numel > 0 ? numel : 1), sizeof(double))))
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for %lld elements of %s", (long long)numel, field->name);
     work->given[index] = true;
     cldsa_tensor *view = cldsa_field_tensor(work->args, field);
@@ -215,7 +214,7 @@ static cldsa_status make(cldsa_workload *work) {
     for (int i = 0; work->op->fields[i].name; ++i, ++work->num_fields)
         if (cldsa_field_is_tensor(&work->op->fields[i]) && is_given(work, &work->op->fields[i]))
             CLDSA_TRY(make_tensor(work, i));
-    for (int i = 0; i < work->num_fields; ++i)
+    for (int i = 0; i < work->num_fields && !work->spec.shapes_only; ++i)
         if (work->given[i] && cldsa_field_is_input(&work->op->fields[i]) &&
             !from_forward(work, work->op->fields[i].name))
             CLDSA_TRY(cldsa_workload_fill(work, i));

@@ -51,6 +51,7 @@ typedef struct cldsa_workload_spec {
     /* Of a backward operation: its forward, whose outputs (out, lse, ...) are then not filled: see _forward. */
     const cldsa_op *forward;
     bool unchecked;   /* parameters outside their ranges go in as they are: such a call must be refused */
+    bool shapes_only; /* no values: host tensors have shapes and no data; for planning calls that are never computed */
     bool leave_blank; /* integer tensors without an entry in .fill stay 0, for the caller; else they are an error */
     /* Large tensors repeat after about this many elements (whole rows), which saves drawing them all; 0: never. */
     int64_t period;

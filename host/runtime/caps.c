@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROBE_VERSION = 1, PROBE_ITEMS = 64 };
+enum { PROBE_VERSION = 2, PROBE_ITEMS = 64 };
 
 /* Each probe kernel writes out[i] for 64 work-items; expected is what out[0] must be. */
 typedef struct probe {
@@ -145,6 +145,18 @@ static int native_vector_width(cl_device_id device) {
     return width >= 16 ? 16 : width >= 8 ? 8 : 4;
 }
 
+/* Of cl_intel_required_subgroup_size: the smallest size in the device's list. */
+static int fewest_lanes(cl_device_id device) {
+    enum { SUB_GROUP_SIZES_INTEL = 0x4108, MOST = 16 };
+    size_t sizes[MOST], bytes = 0, fewest = 0;
+    if (clGetDeviceInfo(device, SUB_GROUP_SIZES_INTEL, sizeof sizes, sizes, &bytes) != CL_SUCCESS)
+        return 0;
+    for (size_t i = 0; i < bytes / sizeof *sizes; ++i)
+        if (fewest == 0 || sizes[i] < fewest)
+            fewest = sizes[i];
+    return (int)fewest;
+}
+
 static void probe_all(cldsa_context *ctx) {
     cldsa_capabilities *caps = &ctx->caps;
     memset(caps, 0, sizeof *caps); /* padding too: the struct is cached as bytes */
@@ -159,6 +171,7 @@ static void probe_all(cldsa_context *ctx) {
     run_probe(ctx, &plain, &multiple);
     caps->sub_group_size = caps->is_cpu ? 1 : (int)multiple;
     caps->vector_width = caps->is_cpu ? native_vector_width(ctx->device) : 1;
+    caps->fewest_lanes = caps->is_cpu ? 0 : fewest_lanes(ctx->device);
     cl_bool unified = CL_FALSE;
     clGetDeviceInfo(ctx->device, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
     caps->unified_memory = unified == CL_TRUE;

@@ -69,9 +69,11 @@ static void program_to_cache(cldsa_context *ctx, cl_program program, const char 
 static cldsa_status create_program(cldsa_context *ctx, const char *file, const char *user_options, cl_program *out) {
     char *source;
     CLDSA_TRY(cldsa_kernel_source(ctx->kernel_dir, file, &source));
-    char options[2048];
+    char options[2048], lanes[32] = "";
+    if (ctx->caps.fewest_lanes) /* for cl/registers.clh */
+        snprintf(lanes, sizeof lanes, " -DFEWEST_LANES=%d", ctx->caps.fewest_lanes);
     /* Without a log callback nobody reads warnings, and PoCL would write their number to standard error. */
-    snprintf(options, sizeof options, CLDSA_BUILD_OPTIONS "%s %s", ctx->log ? "" : " -w", user_options);
+    snprintf(options, sizeof options, CLDSA_BUILD_OPTIONS "%s%s %s", ctx->log ? "" : " -w", lanes, user_options);
     cldsa_status status = CLDSA_SUCCESS;
     *out = program_from_cache(ctx, source, options);
     if (!*out) {

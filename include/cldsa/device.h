@@ -39,6 +39,7 @@ typedef struct cldsa_capabilities {
     bool int64_atomics;     /* 64-bit integer atomics on global memory */
     bool sub_groups;        /* sub_group_reduce_add and shuffles through some extension */
     int sub_group_size;     /* work-items that run in lockstep; 1 on CPUs */
+    int fewest_lanes;       /* of the sub-groups that a kernel may ask for (Intel's GPUs); 0: no choice */
     bool nv_ptx;            /* inline PTX compiles and runs */
     int vector_width;       /* floats in a native vector register: 4, 8 or 16 on CPUs, 1 on GPUs */
     size_t local_mem_bytes; /* the largest __local array that compiled and ran */
