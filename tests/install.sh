@@ -7,7 +7,7 @@ prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
 
 cmake --install "$build" --prefix "$prefix" >/dev/null
-cmake -S "$source/install" -B "$prefix/cmake" -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
+cmake -S "$source/install" -B "$prefix/cmake" -G Ninja -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
 cmake --build "$prefix/cmake" >/dev/null
 "$prefix/cmake/user"
 
