@@ -15,6 +15,9 @@
 #ifndef WG
 #define WG 256 // work-items per row, simt; a power of two (64 .. 1024)
 #endif
+#ifndef PER_LANE
+#define PER_LANE 4 // of a row's classes in registers, simt (4 .. 32)
+#endif
 #ifndef HAS_CORRECT
 #define HAS_CORRECT 1
 #endif
@@ -129,8 +132,14 @@ __kernel void cross_entropy_vec(CROSS_ENTROPY_ARGS)
 
 // ---- simt -------------------------------------------------------------------------------------------------------
 
-// A lane's classes are WG apart, IN_FLIGHT of them are read before the first is needed.
-#define IN_FLIGHT 4
+#define STEP (PER_LANE * WG) // classes that a group holds in registers at once; a lane's are WG apart
+
+#define READ_STEP(v, first)                                                                                            \
+    _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i)                                                              \
+    {                                                                                                                  \
+        uint j = (first) + lane + i * WG;                                                                              \
+        v[i] = j < classes ? x[j] : -INFINITY;                                                                         \
+    }
 
 // What a sum of exp(x - from) is worth as a sum of exp(x - to), from <= to. A sum of nothing but exp(-inf) is 0 or NaN.
 inline float rebased(float sum, float from, float to)
@@ -140,33 +149,37 @@ inline float rebased(float sum, float from, float to)
 
 // An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end. The first pass finds
 // the maximum and the sum together, by the sum's rebasing wherever the maximum grows (Milakov and Gimelshein 2018, "Online
-// normalizer calculation for softmax"); the second finds the exponentials again rather than keeping them.
+// normalizer calculation for softmax"). The second begins with the classes whose exponentials are still in registers,
+// and reads the others again.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt(CROSS_ENTROPY_ARGS)
 {
     __local float scratch[WG];
     size_t r = get_group_id(0);
-    uint lane = get_local_id(0);
+    uint lane = get_local_id(0), last = (classes - 1) / STEP * STEP;
     __global const float *x = logits + logits_off + r * classes;
     int label = labels[labels_off + r];
     int scored = label >= 0 && (uint)label < classes;
-    float own = scored ? x[label] : 0.0f;
+    float own = scored ? x[label] : 0.0f, v[PER_LANE];
 
     float top = -INFINITY, sum = 0.0f, before = 0.0f; // `before` counts equals with a lower index
-    for (uint first = lane; first < classes; first += IN_FLIGHT * WG) {
-        float v[IN_FLIGHT], larger = top;
-        for (uint i = 0; i < IN_FLIGHT; ++i) {
-            uint j = first + i * WG;
-            v[i] = j < classes ? x[j] : -INFINITY;
+    for (uint first = 0; first <= last; first += STEP) {
+        READ_STEP(v, first)
+        float larger = top;
+        _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i)
+        {
             larger = MAX_OF(v[i], larger);
 #if HAS_CORRECT
-            before += (int)j < label && v[i] == own ? 1.0f : 0.0f;
+            before += (int)(first + lane + i * WG) < label && v[i] == own ? 1.0f : 0.0f;
 #endif
         }
         sum = rebased(sum, top, larger);
         top = larger;
         float shift = top == -INFINITY ? 0.0f : top;
-        for (uint i = 0; i < IN_FLIGHT; ++i)
-            sum += exp_or_nan(v[i] - shift);
+        _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i)
+        {
+            v[i] = exp_or_nan(v[i] - shift);
+            sum += v[i];
+        }
     }
     float best = group_max(scratch, top);
     sum = group_sum(scratch, rebased(sum, top, best));
@@ -176,19 +189,22 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt
 
 #if HAS_GRADIENT
     __global float *gradient = dlogits + dlogits_off + r * classes;
-    float scale = grad_scale / sum;
+    float scale = grad_scale / sum, factor = rebased(scale, top, best); // `factor`: of what v holds
     barrier(CLK_GLOBAL_MEM_FENCE); // in place: all have read x[label] before its lane writes there
-    for (uint first = lane; first < classes; first += IN_FLIGHT * WG) {
-        float v[IN_FLIGHT];
-        for (uint i = 0; i < IN_FLIGHT; ++i) {
-            uint j = first + i * WG;
-            v[i] = j < classes ? x[j] : -INFINITY;
+    for (uint first = last;; first -= STEP) {
+        if (first != last) {
+            READ_STEP(v, first)
+            _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i) v[i] = exp_or_nan(v[i] - best);
+            factor = scale;
         }
-        for (uint i = 0; i < IN_FLIGHT; ++i) {
-            uint j = first + i * WG;
+        _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i)
+        {
+            uint j = first + lane + i * WG;
             if (j < classes)
-                gradient[j] = scored ? exp_or_nan(v[i] - best) * scale - ((int)j == label ? grad_scale : 0.0f) : 0.0f;
+                gradient[j] = scored ? v[i] * factor - ((int)j == label ? grad_scale : 0.0f) : 0.0f;
         }
+        if (first == 0)
+            break;
     }
 #endif
     if (lane == 0) {

@@ -258,12 +258,14 @@ layer_norm_backward_simt(__global const float *x, ulong x_off, __global const fl
         to_weight[d] = to_bias[d] = 0.0f;
 
     for (uint r = 0; r < count; ++r) {
-        float mu = mean[mean_off + first + r], rs = rstd[rstd_off + first + r], xhat[PER_LANE], up[PER_LANE];
+        float mu = mean[mean_off + first + r], rs = rstd[rstd_off + first + r];
+        float xhat[PER_LANE], up[PER_LANE], past[PER_LANE]; // `past`: the gradient that goes past the norm
         float2 sums = (float2)(0.0f); // of g, and of g * xhat
         for (uint i = 0; i < PER_LANE; ++i) {
             uint d = lane + i * WG;
             up[i] = d < dim ? dy[d] : 0.0f;
             xhat[i] = d < dim ? (x[d] - mu) * rs : 0.0f;
+            past[i] = d < dim ? RESIDUAL(d) : 0.0f;
         }
         for (uint i = 0; i < PER_LANE; ++i) {
             float g = up[i] * w[i];
@@ -277,7 +279,7 @@ layer_norm_backward_simt(__global const float *x, ulong x_off, __global const fl
         for (uint i = 0; i < PER_LANE; ++i) {
             uint d = lane + i * WG;
             if (d < dim)
-                dx[d] = rs * (up[i] * w[i] - fma(xhat[i], c.y, c.x)) + RESIDUAL(d);
+                dx[d] = rs * (up[i] * w[i] - fma(xhat[i], c.y, c.x)) + past[i];
             dweight[i] = fma(up[i], xhat[i], dweight[i]);
             dbias[i] += up[i];
         }

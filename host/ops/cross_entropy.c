@@ -81,11 +81,13 @@ static double cross_entropy_bytes(const cldsa_run *run) {
     return (a->dlogits.mem ? 8.0 : 4.0) * (double)run->dims[N] * (double)run->dims[V];
 }
 
-/* Long rows by large groups: few rows are then under way at once, and stay in the cache between their passes. */
+/* Long rows by large groups: what a row has too much for the registers is read twice. */
 static void simt_defaults(const cldsa_run *run, int *tune) {
     size_t most = cldsa_context_device_info(run->ctx)->max_work_group_size;
     int64_t classes = run->dims[V];
-    tune[0] = classes <= 256 ? 64 : classes <= 8192 || most < 1024 ? 256 : 1024;
+    tune[0] = classes <= 256 ? 64 : classes <= 8192 || most < 512 ? 256 : 512;
+    for (tune[1] = 4; tune[1] < 32 && (int64_t)tune[0] * tune[1] < classes;)
+        tune[1] *= 2;
 }
 
 static bool simt_legal(const cldsa_run *run, const int *tune) {
@@ -101,7 +103,8 @@ static const cldsa_variant cross_entropy_vec = {
 static const cldsa_variant cross_entropy_simt = {
     .name = "simt",
     .file = "cross_entropy.cl",
-    .tunables = {{"WG", 256, {64, 128, 256, 512, 1024}, "work-items per row"}},
+    .tunables = {{"WG", 256, {64, 128, 256, 512, 1024}, "work-items per row"},
+                 {"PER_LANE", 4, {4, 8, 16, 32}, "of a row's classes in a work-item's registers"}},
     .defaults = simt_defaults,
     .legal = simt_legal,
     .enqueue = cross_entropy_enqueue,

@@ -43,6 +43,11 @@ static const harness_case cases[] = {
      .prepare = rule_out_classes},
     {.name = "not finite", .dims = "N=40 V=20", .give = "*", .fill = "logits=special; labels=labels V"},
     {.name = "wild labels", .dims = "N=20 V=7", .give = "*", .fill = "labels=wild V"},
+    {.name = "more classes than a group holds in registers",
+     .dims = "N=3 V=40000",
+     .give = "*",
+     .fill = "labels=labels V",
+     .prepare = rule_out_classes},
     {.name = "one class", .dims = "N=3 V=1", .give = "*", .fill = "labels=const 0"},
 };
 
