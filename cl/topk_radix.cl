@@ -22,7 +22,7 @@
 #define CANDIDATES 4096 // keys that local memory takes, with their indices (1024 .. 8192)
 #endif
 #ifndef UNROLL
-#define UNROLL 4 // loads of four keys in flight per work-item (1 .. 8)
+#define UNROLL 2 // loads of four keys in flight per work-item (1 .. 8)
 #endif
 #ifndef ALIGNED
 #define ALIGNED 0 // f32 rows start at multiples of 16 bytes

@@ -298,7 +298,7 @@ static const cldsa_variant radix = {
     .file = "topk_radix.cl",
     .tunables = {{"WG", 1024, {256, 512, 1024}, "work-items per row"},
                  {"CANDIDATES", 4096, {2048, 4096, 8192}, "keys that local memory takes"},
-                 {"UNROLL", 4, {1, 2, 4, 8}, "loads of four keys in flight"},
+                 {"UNROLL", 2, {1, 2, 4, 8}, "loads of four keys in flight"},
                  {"SORT_WG", 512, {128, 256, 512, 1024}, "work-items per chunk of the sort"},
                  {"CHUNK", 2048, {1024, 2048, 4096}, "pairs sorted in local memory"}},
     .can_run = radix_can_run,
