@@ -1,6 +1,7 @@
 /*
  * Every OpenCL call fails in turn, under an operation and under a training step: the failure is reported with a
  * message, nothing crashes or leaks, and the next try succeeds with the same result.
+ * ctest: full, for the kernels it builds
  */
 #include "host/nn/model.h"
 #include "host/runtime/runtime.h"

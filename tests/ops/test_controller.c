@@ -1,4 +1,5 @@
 /* The published sparsity controller, from hidden states to keys per row. */
+/* ctest: full, for the kernels it builds */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_controller_moments, cldsa_op_controller_perplexity, cldsa_op_controller_entropy,

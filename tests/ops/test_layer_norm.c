@@ -1,4 +1,5 @@
 /* layer_norm and its backward pass. */
+/* ctest: full, for the kernels it builds */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;

@@ -1,4 +1,5 @@
 /* Routing of tokens to experts, and their rows' ways there and back. */
+/* ctest: full, for the kernels it builds */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_moe_route, cldsa_op_moe_route_backward, cldsa_op_moe_dispatch,

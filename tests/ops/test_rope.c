@@ -1,4 +1,5 @@
 /* rope, mla_pack and its backward pass. */
+/* ctest: full, for the kernels it builds */
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_rope, cldsa_op_mla_pack, cldsa_op_mla_pack_backward;
