@@ -24,12 +24,13 @@
 #define EXPERTS_NN(R, out, in) EXPERTS(R, out, in, "nn", "a=M K; b=E K N; c=M N", "M", "M=203 N=187 K=211")
 #define EXPERTS_TN(out, in, R) EXPERTS(out, in, R, "tn", "a=K M; b=K N; c=E M N", "K", "M=187 N=211 K=203")
 
+/* Its few columns are what its kernel variant is for. */
+#define ROUTER(N) GEMM_CHECKED(N, "4", "256", "nt", "M K", "N K", NULL, NULL, "M=203 N=4 K=211")
 #define GEMMS(N)                                                                                                       \
-    GEMM_NT(N, "144", "256"),                              /* latents of queries and keys */                           \
-        GEMM_NT(N, "256", "64"), GEMM_NT(N, "384", "64"),  /* out of the latents */                                    \
-        GEMM_NT(N, "256", "256"),                          /* output, and the indexer's queries and keys */            \
-        GEMM_NT(N, "4", "256"),                            /* router */                                                \
-        GEMM_NT(N, "64", "256"), GEMM_NT(N, "512", "256"), /* controller: predictor, entropy */                        \
+    GEMM_NT(N, "144", "256"),                                         /* latents of queries and keys */                \
+        GEMM_NT(N, "256", "64"), GEMM_NT(N, "384", "64"),             /* out of the latents */                         \
+        GEMM_NT(N, "256", "256"),                                     /* output, and the indexer's queries and keys */ \
+        ROUTER(N), GEMM_NT(N, "64", "256"), GEMM_NT(N, "512", "256"), /* controller: predictor, entropy */             \
         GEMM_CASE(N, "1000", "256", "nt", "M K", "N K", "bias", NULL), /* head */                                      \
         GEMM_NN(N, "256", "256"), GEMM_NN(N, "256", "1000"), GEMM_NN(N, "64", "384"), GEMM_NN(N, "256", "144"),        \
         GEMM_TN("256", "256", N), GEMM_TN("1000", "256", N), GEMM_TN("384", "64", N), GEMM_TN("144", "256", N)

@@ -1,5 +1,6 @@
 /* The bench's tables and helpers: every case of every preset can be called, samples, child processes. */
 #include "bench/bench.h"
+#include "bench/place.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -106,21 +107,37 @@ static cldsa_status fill(void *user, const cldsa_call *call) {
     return clEnqueueFillBuffer(call->queue, *(cl_mem *)user, &zero, sizeof zero, 0, 1 << 20, 0, NULL, call->event);
 }
 
+typedef struct opened {
+    cl_context context;
+    cl_command_queue queue;
+    cldsa_device_info info;
+} opened;
+
+static void open_device(opened *on) {
+    cl_int code;
+    assert_int_equal(cldsa_select_device(NULL, &on->info), CLDSA_SUCCESS);
+    on->context =
+        clCreateContext((cl_context_properties[]){CL_CONTEXT_PLATFORM, (cl_context_properties)on->info.platform, 0}, 1,
+                        &on->info.device, NULL, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    on->queue = clCreateCommandQueue(on->context, on->info.device, CL_QUEUE_PROFILING_ENABLE, &code);
+    assert_int_equal(code, CL_SUCCESS);
+}
+
+static void close_device(opened *on) {
+    clReleaseCommandQueue(on->queue);
+    clReleaseContext(on->context);
+}
+
 /* Both clocks on whatever device there is: the events of a GPU's measurement exist on CPUs too. */
 static void measures_by_wall_and_by_events(void **state) {
     (void)state;
-    cldsa_device_info info;
+    opened on;
+    open_device(&on);
     cl_int code;
-    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
-    cl_context context =
-        clCreateContext((cl_context_properties[]){CL_CONTEXT_PLATFORM, (cl_context_properties)info.platform, 0}, 1,
-                        &info.device, NULL, NULL, &code);
+    cl_mem buffer = clCreateBuffer(on.context, CL_MEM_READ_WRITE, 1 << 20, NULL, &code);
     assert_int_equal(code, CL_SUCCESS);
-    cl_command_queue queue = clCreateCommandQueue(context, info.device, CL_QUEUE_PROFILING_ENABLE, &code);
-    assert_int_equal(code, CL_SUCCESS);
-    cl_mem buffer = clCreateBuffer(context, CL_MEM_READ_WRITE, 1 << 20, NULL, &code);
-    assert_int_equal(code, CL_SUCCESS);
-    const bench_task task = {.enqueue = fill, .user = &buffer, .call = {.queue = queue}};
+    const bench_task task = {.enqueue = fill, .user = &buffer, .call = {.queue = on.queue}};
     for (int on_cpu = 0; on_cpu < 2; ++on_cpu) {
         bench_samples samples = {0};
         assert_int_equal(bench_warm_up(&task, 0), CLDSA_SUCCESS);
@@ -131,8 +148,37 @@ static void measures_by_wall_and_by_events(void **state) {
         bench_samples_free(&samples);
     }
     clReleaseMemObject(buffer);
-    clReleaseCommandQueue(queue);
-    clReleaseContext(context);
+    close_device(&on);
+}
+
+/* A row is checked at smaller extents than it is timed at: the variant chosen for the large ones must be able to run
+ * there. Of the presets, the experiment's fits into any device. */
+static void chosen_variants_can_be_checked(void **state) {
+    (void)state;
+    const bench_preset *preset;
+    opened on;
+    open_device(&on);
+    cldsa_context *ctx;
+    assert_int_equal(cldsa_context_create(on.context, on.info.device, NULL, &ctx), CLDSA_SUCCESS);
+    assert_int_equal(bench_find_preset("experiment", true, &preset), CLDSA_SUCCESS);
+    for (size_t i = 0; i < preset->count; ++i) {
+        const bench_case *test = &preset->cases[i];
+        if (!test->check_dims)
+            continue;
+        bench_placed large, small;
+        cldsa_run run;
+        assert_int_equal(bench_place(ctx, on.queue, test, test->spec.dims, false, &large), CLDSA_SUCCESS);
+        assert_int_equal(cldsa_op_plan(ctx, large.work.op, large.work.args, &run), CLDSA_SUCCESS);
+        const char *variant = run.variant->name;
+        assert_int_equal(cldsa_op_force(ctx, large.work.op, variant, NULL), CLDSA_SUCCESS);
+        if (bench_place(ctx, on.queue, test, test->check_dims, false, &small) != CLDSA_SUCCESS)
+            fail_msg("%s %s, variant %s: %s", test->op, test->spec.dims, variant, cldsa_error_message());
+        assert_int_equal(cldsa_op_force(ctx, large.work.op, NULL, NULL), CLDSA_SUCCESS);
+        bench_place_release(&small);
+        bench_place_release(&large);
+    }
+    cldsa_context_destroy(ctx);
+    close_device(&on);
 }
 
 static void processes_answer_in_lines(void **state) {
@@ -162,6 +208,7 @@ int main(void) {
         cmocka_unit_test(presets_are_found),
         cmocka_unit_test(quantiles),
         cmocka_unit_test(measures_by_wall_and_by_events),
+        cmocka_unit_test(chosen_variants_can_be_checked),
         cmocka_unit_test(processes_answer_in_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
