@@ -201,7 +201,7 @@ static cldsa_status search_kernel(tuner_session *session, const char *kernel, do
     if (status == CLDSA_SUCCESS)
         status = tuner_search_begin(&space, session->options->strategy, session->options->seed, &target.search);
     if (status == CLDSA_SUCCESS)
-        status = tuner_evaluate(session, &target, space.fallback, &seconds);
+        status = tuner_evaluate(session, &target, space.fallback, NULL, &seconds);
     if (status == CLDSA_SUCCESS)
         status = tuner_explore(session, &target, 1, until);
     if (status == CLDSA_SUCCESS && target.search.best < space.count) {

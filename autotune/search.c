@@ -17,8 +17,9 @@ cldsa_status tuner_search_begin(const tuner_space *space, tuner_strategy strateg
         strategy = space->count <= SMALL_SPACE ? TUNER_EXHAUSTIVE : TUNER_LOCAL;
     *search = (tuner_search){.space = space, .strategy = strategy, .best = space->count, .current = space->count};
     search->seconds = malloc(space->count * sizeof *search->seconds);
+    search->proposed = calloc(space->count, sizeof *search->proposed);
     search->rng = gsl_rng_alloc(gsl_rng_mt19937);
-    if (!search->seconds || !search->rng) {
+    if (!search->seconds || !search->proposed || !search->rng) {
         tuner_search_end(search);
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for a search of %zu candidates", space->count);
     }
@@ -30,13 +31,18 @@ cldsa_status tuner_search_begin(const tuner_space *space, tuner_strategy strateg
 
 void tuner_search_end(tuner_search *search) {
     free(search->seconds);
+    free(search->proposed);
     if (search->rng)
         gsl_rng_free(search->rng);
     *search = (tuner_search){0};
 }
 
 static bool untried(const tuner_search *search, size_t candidate) {
-    return isnan(search->seconds[candidate]);
+    return isnan(search->seconds[candidate]) && !search->proposed[candidate];
+}
+
+static size_t num_untried(const tuner_search *search) {
+    return search->space->count - search->tried - search->outstanding;
 }
 
 static size_t draw(const tuner_search *search, size_t below) {
@@ -45,7 +51,7 @@ static size_t draw(const tuner_search *search, size_t below) {
 
 /* Any untried one. */
 static size_t random_untried(const tuner_search *search) {
-    size_t left = draw(search, search->space->count - search->tried);
+    size_t left = draw(search, num_untried(search));
     for (size_t c = 0;; ++c)
         if (untried(search, c) && left-- == 0)
             return c;
@@ -73,11 +79,14 @@ static size_t neighbour(const tuner_search *search) {
     return chosen;
 }
 
-/* Goes down from where it is; at the bottom it begins again somewhere else. */
+/*
+ * Goes down from where it is; at the bottom it begins again somewhere else. Whether this is the bottom is not known
+ * while times of neighbours are outstanding: count.
+ */
 static size_t next_local(tuner_search *search) {
     if (search->current < search->space->count) {
         size_t c = neighbour(search);
-        if (c < search->space->count)
+        if (c < search->space->count || search->outstanding)
             return c;
     }
     search->current = search->space->count;
@@ -110,7 +119,7 @@ static size_t next_anneal(tuner_search *search) {
 }
 
 bool tuner_search_next(tuner_search *search, size_t *candidate) {
-    if (search->tried == search->space->count)
+    if (num_untried(search) == 0)
         return false;
     switch (search->strategy) {
     case TUNER_LOCAL:
@@ -123,12 +132,18 @@ bool tuner_search_next(tuner_search *search, size_t *candidate) {
         *candidate = random_untried(search);
         break;
     }
+    if (*candidate == search->space->count)
+        return false;
+    search->proposed[*candidate] = true;
+    ++search->outstanding;
     return true;
 }
 
 void tuner_search_tell(tuner_search *search, size_t candidate, double seconds) {
     const size_t none = search->space->count;
-    search->tried += untried(search, candidate);
+    search->tried += isnan(search->seconds[candidate]);
+    search->outstanding -= search->proposed[candidate];
+    search->proposed[candidate] = false;
     search->seconds[candidate] = seconds;
     if (!isfinite(seconds))
         return;

@@ -40,6 +40,7 @@ typedef struct tuner_session {
     const tuner_options *options;
     tuner_log *log;
     tuner_worker worker;
+    tuner_crew crew;
     cJSON *overrides; /* CLBlast's parameters so far: {"Xgemm": "MWG=64,..."} */
     double end;       /* of the tuning, by the log's clock */
 
@@ -58,8 +59,12 @@ typedef struct tuner_session {
     int missed, broken;
 } tuner_session;
 
-/* A target's candidate, from the log if it is there; INFINITY where it fails. Fails only if the device is gone. */
-cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t candidate, double *seconds);
+/*
+ * A target's candidate, from the log if it is there; INFINITY where it fails. `ahead` is what the crew found of it, or
+ * NULL. Fails only if the device is gone.
+ */
+cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t candidate, const tuner_result *ahead,
+                            double *seconds);
 
 /* Candidates by strategy until the clock stands at `until` or all were tried. */
 cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int count, double until);

@@ -63,9 +63,15 @@ static double limit_of(const tuner_session *session, const tuner_target *target)
     return isfinite(limit) ? limit : 0;
 }
 
-/* Runs the candidate and logs it; `own` holds CLBlast's parameters if it is about them. */
-static cldsa_status run_trial(tuner_session *session, tuner_target *target, const char *text, tuner_result *result) {
+/* Runs the candidate and logs it; what the crew has found right or wrong with it already is not checked again. */
+static cldsa_status run_trial(tuner_session *session, tuner_target *target, const char *text, const tuner_result *ahead,
+                              tuner_result *result) {
     cJSON *overrides = NULL;
+    if (ahead && ahead->outcome != TUNER_OK && ahead->outcome != TUNER_ERROR) {
+        *result = *ahead;
+        log_trial(session, target, text, result);
+        return CLDSA_SUCCESS;
+    }
     if (target->kernel) {
         overrides = session->overrides ? cJSON_Duplicate(session->overrides, true) : cJSON_CreateObject();
         char full[TUNER_TEXT];
@@ -75,7 +81,7 @@ static cldsa_status run_trial(tuner_session *session, tuner_target *target, cons
     }
     const tuner_trial trial = {.variant = target->kernel ? "clblast" : target->space->variant,
                                .tunables = target->kernel ? "" : text,
-                               .check = true,
+                               .check = !ahead || ahead->outcome != TUNER_OK,
                                .budget = trial_budget(session->options),
                                .limit = limit_of(session, target),
                                .overrides = overrides};
@@ -83,6 +89,8 @@ static cldsa_status run_trial(tuner_session *session, tuner_target *target, cons
     cldsa_status status = tuner_worker_try(&session->worker, &trial, result);
     target->spent += bench_now() - start;
     cJSON_Delete(overrides);
+    if (!trial.check)
+        result->error = ahead->error;
     if (status == CLDSA_SUCCESS)
         log_trial(session, target, text, result);
     return status;
@@ -97,15 +105,21 @@ static double seconds_of(const cJSON *record) {
     return right && cJSON_IsNumber(seconds) ? seconds->valuedouble : INFINITY;
 }
 
-cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t candidate, double *seconds) {
-    char text[TUNER_TEXT];
-    tuner_space_text(target->space, candidate, text);
+/* The candidate's trial in the log, or NULL; and its text. */
+static const cJSON *find_trial(const tuner_session *session, const tuner_target *target, size_t candidate,
+                               char text[TUNER_TEXT]) {
     const char *variant = target->kernel ? target->kernel : target->space->variant;
-    const cJSON *known =
-        tuner_log_find(session->log, "trial", session->now->label, variant, target->space->source, text);
+    tuner_space_text(target->space, candidate, text);
+    return tuner_log_find(session->log, "trial", session->now->label, variant, target->space->source, text);
+}
+
+cldsa_status tuner_evaluate(tuner_session *session, tuner_target *target, size_t candidate, const tuner_result *ahead,
+                            double *seconds) {
+    char text[TUNER_TEXT];
+    const cJSON *known = find_trial(session, target, candidate, text);
     if (!known) {
         tuner_result result;
-        CLDSA_TRY(run_trial(session, target, text, &result));
+        CLDSA_TRY(run_trial(session, target, text, ahead, &result));
         known = cJSON_GetArrayItem(session->log->records, cJSON_GetArraySize(session->log->records) - 1);
     }
     *seconds = seconds_of(known);
@@ -146,15 +160,49 @@ static int most_owed(const tuner_session *session, const tuner_target *targets, 
     return chosen;
 }
 
+/* Candidates that are looked at together: as many as the crew can check at once. */
+typedef struct tuner_batch {
+    size_t candidates[TUNER_MAX_CREW];
+    tuner_result ahead[TUNER_MAX_CREW];
+    int count;
+} tuner_batch;
+
+/* The next candidates, checked by the crew unless the log knows them. CLBlast compiles for one process only. */
+static void next_batch(tuner_session *session, tuner_target *target, tuner_batch *batch) {
+    char texts[TUNER_MAX_CREW][TUNER_TEXT];
+    tuner_result results[TUNER_MAX_CREW];
+    int where[TUNER_MAX_CREW], asked = 0;
+    const int most = session->crew.size && !target->kernel ? session->crew.size : 1;
+    for (batch->count = 0; batch->count < most; ++batch->count) {
+        const int i = batch->count;
+        if (!tuner_search_next(&target->search, &batch->candidates[i]))
+            break;
+        batch->ahead[i] = (tuner_result){.outcome = TUNER_ERROR};
+        if (!find_trial(session, target, batch->candidates[i], texts[asked]))
+            where[asked++] = i;
+    }
+    if (asked < 2)
+        return;
+    double start = bench_now();
+    tuner_crew_check(&session->crew, target->space->variant, (const char(*)[TUNER_TEXT])texts, asked, results);
+    target->spent += bench_now() - start;
+    for (int i = 0; i < asked; ++i)
+        batch->ahead[where[i]] = results[i];
+}
+
 cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int count, double until) {
     const double start = tuner_log_clock(session->log);
     for (int i = most_owed(session, targets, count); i >= 0; i = most_owed(session, targets, count)) {
         double now = tuner_log_clock(session->log), seconds;
-        size_t candidate;
+        tuner_batch batch;
         targets[i].search.done = until > start ? (now - start) / (until - start) : 1;
-        if (now >= until || !tuner_search_next(&targets[i].search, &candidate))
+        if (now >= until)
             break;
-        CLDSA_TRY(tuner_evaluate(session, &targets[i], candidate, &seconds));
+        next_batch(session, &targets[i], &batch);
+        if (!batch.count)
+            break;
+        for (int b = 0; b < batch.count && (b == 0 || tuner_log_clock(session->log) < until); ++b)
+            CLDSA_TRY(tuner_evaluate(session, &targets[i], batch.candidates[b], &batch.ahead[b], &seconds));
     }
     return CLDSA_SUCCESS;
 }
@@ -176,7 +224,7 @@ static cldsa_status try_earlier_winners(tuner_session *session, tuner_target *ta
             if (candidate == target->space->count || !isnan(target->search.seconds[candidate]))
                 continue;
             --left;
-            CLDSA_TRY(tuner_evaluate(session, target, candidate, &seconds));
+            CLDSA_TRY(tuner_evaluate(session, target, candidate, NULL, &seconds));
         }
     }
     return CLDSA_SUCCESS;
@@ -192,7 +240,7 @@ static cldsa_status search_case(tuner_session *session, const tuner_case_info *i
             bool late = tuner_log_clock(session->log) >= session->case_end;
             if (chosen != (pass == 0) || (!chosen && (late || session->options->quick)))
                 continue;
-            CLDSA_TRY(tuner_evaluate(session, &targets[i], targets[i].space->fallback, &seconds));
+            CLDSA_TRY(tuner_evaluate(session, &targets[i], targets[i].space->fallback, NULL, &seconds));
             if (chosen && isfinite(seconds))
                 session->default_seconds = seconds;
         }
@@ -252,6 +300,7 @@ static cldsa_status tune_case(tuner_session *session, const tuner_case *test) {
         tuner_give_up(session, cldsa_error_message());
         return CLDSA_SUCCESS;
     }
+    tuner_crew_case(&session->crew, tuner_open_request(session, test, test->check_dims));
     status = work_on(session, &info);
     tuner_case_info_free(&info);
     return status;
@@ -334,7 +383,9 @@ cldsa_status tuner_run(const cldsa_device_info *device, const tuner_options *opt
         --count; /* calls take the nearest shape's winner */
     session.end = options->budget;
     tuner_worker_begin(device, options->deadline, &session.worker);
+    tuner_crew_begin(device, options->deadline, options->jobs, &session.crew);
     cldsa_status status = tune_all(&session, cases, count);
+    tuner_crew_end(&session.crew);
     tuner_worker_end(&session.worker);
     summarise(&session);
     if (status == CLDSA_SUCCESS && !session.missed) {

@@ -3,6 +3,7 @@
  *
  *   space     the candidates of a variant: its tunables' values, the legal ones (op.h has the description)
  *   trial     one candidate, in a child process with a watchdog: checked against fp64 on odd shapes, then timed
+ *   crew      candidates compiled and checked side by side, before they are timed one after another
  *   search    which candidate to try next: exhaustive where small, else random start, local search, annealing
  *   log       every trial as a line of JSON, from which an interrupted tuning resumes
  *   database  winners, merged into the user's file (host/ops/tuning.h reads it)
@@ -54,6 +55,7 @@ typedef struct tuner_options {
     const char *dims; /* extents that replace a case's ("M=512 N=512"), one case per operation; NULL: as they are */
     double budget;    /* seconds in all */
     double deadline;  /* seconds after which a candidate counts as hanging, compilation included */
+    int jobs;         /* processes that compile and check ahead; 0: as many as half the processors, at most 8 */
     tuner_strategy strategy;
     unsigned long seed;
     bool quick;             /* short measurements, fewer finalists */
@@ -112,6 +114,8 @@ typedef struct tuner_search {
     tuner_strategy strategy;
     gsl_rng *rng;
     double *seconds;
+    bool *proposed;              /* by tuner_search_next, and not told of yet */
+    size_t outstanding;          /* how many of these */
     size_t tried, best, current; /* best, current: count while there is none */
     double done;                 /* part of the time that is used up, 0 to 1: annealing cools by it */
 } tuner_search;
@@ -119,7 +123,10 @@ typedef struct tuner_search {
 cldsa_status tuner_search_begin(const tuner_space *space, tuner_strategy strategy, unsigned long seed,
                                 tuner_search *search);
 void tuner_search_end(tuner_search *search);
-/* False when all were tried. */
+/*
+ * Several may be asked for before the first is told of. False when all were tried, or when the next one depends on what
+ * is outstanding.
+ */
 bool tuner_search_next(tuner_search *search, size_t *candidate);
 void tuner_search_tell(tuner_search *search, size_t candidate, double seconds);
 
@@ -171,12 +178,36 @@ typedef struct tuner_trial {
     const char *variant, *tunables;
     bool check;             /* against the reference first */
     bool written;           /* look for unwritten and NaN elements at full size */
-    double budget;          /* seconds of measuring */
+    double budget;          /* seconds of measuring; 0: not measured */
     double limit;           /* given up on when slower than this; 0: never */
     const cJSON *overrides; /* of CLBlast's parameters: {"Xgemm": "MWG=64,..."}, NULL: none */
 } tuner_trial;
 /* What the candidate does is in *result; this fails only where no process can be had for it. */
 cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result);
+
+/* ---- ahead of the trials (crew.c) -------------------------------------------------------------------------------- */
+
+enum { TUNER_MAX_CREW = 8 };
+
+/* Workers that compile candidates into the kernel cache and check them, side by side, while nothing is timed. */
+typedef struct tuner_crew {
+    tuner_worker members[TUNER_MAX_CREW];
+    bool late[TUNER_MAX_CREW]; /* has not opened the present case yet */
+    int size;                  /* below 2 there is nothing to be won, and nobody */
+    cJSON *open;               /* the request of the present case */
+} tuner_crew;
+
+/* Starts nobody yet. `jobs` as in tuner_options. */
+void tuner_crew_begin(const cldsa_device_info *device, double deadline, int jobs, tuner_crew *crew);
+void tuner_crew_end(tuner_crew *crew);
+/* The next case. Takes the request. */
+void tuner_crew_case(tuner_crew *crew, cJSON *request);
+/*
+ * Checks up to crew->size candidates ("NAME=VALUE,...") of one variant. results[i].outcome is TUNER_OK, or what is
+ * wrong with the candidate itself; TUNER_ERROR is what may be the others' fault, and worth another try alone.
+ */
+void tuner_crew_check(tuner_crew *crew, const char *variant, const char texts[][TUNER_TEXT], int count,
+                      tuner_result *results);
 
 /* ---- the log (log.c) --------------------------------------------------------------------------------------------- */
 

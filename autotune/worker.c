@@ -2,6 +2,7 @@
  * The process that candidates run in. It answers requests, a line of JSON each, until its input ends:
  *   {"do": "open", "preset", "case", "dims", "check_dims", "overrides"}   places a case, answers with its spaces
  *   {"do": "try", "variant", "tunables", "check", "written", "budget", "limit", "overrides"}
+ *                                                                         a budget of 0 measures nothing
  * A candidate that crashes or hangs takes this process with it and nothing else.
  */
 #include "autotune/session.h"
@@ -254,6 +255,8 @@ static cldsa_status try_candidate(worker *w, const cJSON *request, tuner_result 
     CLDSA_TRY(cldsa_op_force(w->ctx, op, variant, tunables));
     if (flag(request, "check"))
         CLDSA_TRY(check(w, result));
+    if (budget == 0)
+        return CLDSA_SUCCESS;
     CLDSA_TRY(bench_place_workspace(&w->full));
     bool written = flag(request, "written");
     if (written)

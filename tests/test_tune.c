@@ -73,12 +73,14 @@ static void make_faulty_kernels(void) {
     cli_assert_ok();
 }
 
-static void faulty_candidates_never_win(void **state) {
-    (void)state;
+/* `jobs`: how many processes check candidates ahead; their findings count as the trials' own. */
+static void tune_faulty_kernels(int jobs) {
     char before[256];
+    forget_log();
     make_faulty_kernels();
     snprintf(before, sizeof before, "CLDSA_KERNEL_DIR='%s'", cli_path("kernels"));
-    cli_run_in(before, TUNE " --log '%s' --database '%s'", cli_path("faults.jsonl"), cli_path("faults.json"));
+    cli_run_in(before, TUNE " --jobs %d --log '%s' --database '%s'", jobs, cli_path("faults.jsonl"),
+               cli_path("faults.json"));
     cli_assert_ok();
     read_log(cli_path("faults.jsonl"));
     assert_int_equal(count("trial", "ROWS=2", "wrong"), 1);
@@ -96,6 +98,16 @@ static void faulty_candidates_never_win(void **state) {
     /* 4 is the default, which goes in without values. */
     cli_shell("grep -q '\"vec\"' '%s' && ! grep '\"ROWS\"' '%s'", cli_path("faults.json"), cli_path("faults.json"));
     cli_assert_ok();
+}
+
+static void faulty_candidates_never_win(void **state) {
+    (void)state;
+    tune_faulty_kernels(1);
+}
+
+static void nor_where_they_are_checked_ahead(void **state) {
+    (void)state;
+    tune_faulty_kernels(3);
 }
 
 /* ---- interruption ------------------------------------------------------------------------------------------------ */
@@ -200,8 +212,11 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_words_are_named),    cmocka_unit_test(faulty_candidates_never_win),
-        cmocka_unit_test(a_killed_tuning_goes_on),  cmocka_unit_test(a_device_that_disappears_is_reported),
+        cmocka_unit_test(wrong_words_are_named),
+        cmocka_unit_test(faulty_candidates_never_win),
+        cmocka_unit_test(nor_where_they_are_checked_ahead),
+        cmocka_unit_test(a_killed_tuning_goes_on),
+        cmocka_unit_test(a_device_that_disappears_is_reported),
         cmocka_unit_test(two_at_once_lose_nothing),
     };
     return cmocka_run_group_tests(tests, cli_make_directory, end);

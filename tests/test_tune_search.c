@@ -84,6 +84,33 @@ static size_t trials_to_best(tuner_strategy strategy, unsigned long seed) {
     return found;
 }
 
+/* Asked for several at a time, a strategy proposes none twice, tries all, and finds the same best. */
+static void batches_lose_nothing(void **state) {
+    (void)state;
+    enum { BATCH = 5 };
+    for (int strategy = TUNER_AUTO; strategy <= TUNER_ANNEAL; ++strategy) {
+        tuner_space space = make_space();
+        tuner_search search;
+        size_t batch[BATCH], tried = 1, count;
+        assert_int_equal(tuner_search_begin(&space, (tuner_strategy)strategy, 3, &search), CLDSA_SUCCESS);
+        tuner_search_tell(&search, space.fallback, made_up(&space, space.fallback));
+        do {
+            for (count = 0; count < BATCH && tuner_search_next(&search, &batch[count]); ++count) {
+                assert_true(isnan(search.seconds[batch[count]]));
+                for (size_t i = 0; i < count; ++i)
+                    assert_int_not_equal(batch[i], batch[count]);
+            }
+            for (size_t i = 0; i < count; ++i)
+                tuner_search_tell(&search, batch[i], made_up(&space, batch[i]));
+            tried += count;
+        } while (count);
+        assert_int_equal(tried, space.count);
+        assert_int_equal(search.best, tuner_space_find(&space, "A=8,B=8,C=0"));
+        tuner_search_end(&search);
+        tuner_space_free(&space);
+    }
+}
+
 static void strategies_find_the_best(void **state) {
     (void)state;
     size_t total[TUNER_ANNEAL + 1] = {0};
@@ -134,6 +161,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spaces_hold_what_is_legal),
         cmocka_unit_test(strategies_find_the_best),
+        cmocka_unit_test(batches_lose_nothing),
         cmocka_unit_test(a_default_stays_unless_clearly_beaten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@ enum {
     KEY_STRATEGY,
     KEY_SEED,
     KEY_DEADLINE,
+    KEY_JOBS,
     KEY_RESUME,
     KEY_LOG,
     KEY_DATABASE,
@@ -32,6 +33,7 @@ typedef struct tune_options {
     double budget;           /* 0: the usual one */
     double deadline;
     int strategy;
+    int64_t jobs;
     int64_t seed;
     bool quick, resume, worker, show, json;
     const char **ops;
@@ -49,6 +51,7 @@ static const cli_option options_table[] = {
     {KEY_STRATEGY, "strategy", "NAME", "auto, exhaustive, random, local or anneal (default auto)"},
     {KEY_SEED, "seed", "N", "of the search (default 1)"},
     {KEY_DEADLINE, "deadline", "SECONDS", "a candidate that takes longer is killed, compilation included (default 30)"},
+    {KEY_JOBS, "jobs", "N", "processes that compile and check ahead (default half the processors, 8 at most; 1: none)"},
     {KEY_RESUME, "resume", NULL, "go on with the last tuning that was cut off (or that of --log)"},
     {KEY_LOG, "log", "FILE", "every trial as a line of JSON (default in $XDG_STATE_HOME/cldsa)"},
     {KEY_SHOW, "show", NULL, "what was tuned for the device, in the user's file and the shipped ones"},
@@ -103,6 +106,8 @@ static int take(void *user, int key, const char *value) {
         return cli_integer("seed", value, 0, INT32_MAX, &options->seed);
     case KEY_DEADLINE:
         return cli_number("deadline", value, 1, 3600, &options->deadline);
+    case KEY_JOBS:
+        return cli_integer("jobs", value, 1, TUNER_MAX_CREW, &options->jobs);
     case KEY_RESUME:
         options->resume = true;
         return CLI_GO;
@@ -196,6 +201,7 @@ static int tune(tune_options *options, const cJSON *arguments, tuner_log *log) {
                                          : options->quick    ? QUICK_BUDGET
                                                              : USUAL_BUDGET,
                                .deadline = options->deadline,
+                               .jobs = (int)options->jobs,
                                .strategy = (tuner_strategy)options->strategy,
                                .seed = (unsigned long)options->seed,
                                .quick = options->quick,
