@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/ops/indexer_scores.h"
+#include "host/ops/slab.h"
 
 extern const cldsa_op cldsa_op_select, cldsa_op_topk;
 
@@ -49,57 +49,14 @@ static cldsa_status check(const cldsa_run *run) {
 
 /* ---- slabs ----------------------------------------------------------------------------------------------------- */
 
-/*
- * Queries first_row .. first_row + rows of `batches` sequences, and the first `keys` keys. More than one sequence only
- * with all their rows. A causal slab needs no key behind its last query's; that makes its own end the place where
- * the causal range ends, so the slab is an ordinary causal call.
- */
-typedef struct slab {
-    int64_t first_batch, batches, first_row, rows, keys;
-} slab;
-
-/* `tensor` [B,S,...] or [B,T,...] cut to the slab: `extent` entries from `first` on along the second axis. */
-static cldsa_tensor cut(cldsa_tensor tensor, const slab *s, int64_t first, int64_t extent) {
-    int64_t inner = 1;
-    for (int axis = 2; axis < tensor.rank; ++axis)
-        inner *= tensor.shape[axis];
-    tensor.offset += (size_t)((s->first_batch * tensor.shape[1] + first) * inner);
-    tensor.shape[0] = s->batches;
-    tensor.shape[1] = extent;
-    return tensor;
-}
-
-static cldsa_tensor cut_rows(cldsa_tensor tensor, const slab *s) {
-    return tensor.mem ? cut(tensor, s, s->first_row, s->rows) : tensor;
-}
-
-static cldsa_tensor cut_keys(cldsa_tensor tensor, const slab *s) {
-    return tensor.mem ? cut(tensor, s, 0, s->keys) : tensor;
-}
-
-static cldsa_indexer_scores_args scores_args(const cldsa_run *run, const slab *s, cldsa_tensor scores) {
-    const args_t *a = run->args;
-    return (cldsa_indexer_scores_args){
-        .q = cut_rows(a->q, s),
-        .k = cut_keys(a->k, s),
-        .w = a->w.rank == 1 ? a->w : cut_rows(a->w, s),
-        .k_scale = cut_keys(a->k_scale, s),
-        .ks = cut_rows(a->ks, s),
-        .ke = cut_rows(a->ke, s),
-        .scores = CLDSA_TENSOR(scores.mem, scores.offset, CLDSA_F32, s->batches, s->rows, s->keys),
-        .range = a->range,
-        .relu_out = a->relu_out,
-    };
-}
-
-static cldsa_topk_args topk_args(const cldsa_run *run, const slab *s, cldsa_tensor scores) {
+static cldsa_topk_args topk_args(const cldsa_run *run, const cldsa_slab *s, cldsa_tensor scores) {
     const args_t *a = run->args;
     cldsa_topk_args topk = {
         .scores = CLDSA_TENSOR(scores.mem, scores.offset, CLDSA_F32, s->batches, s->rows, s->keys),
-        .k_rows = a->k_rows.rank == 2 ? cut_rows(a->k_rows, s) : a->k_rows,
-        .indices = cut_rows(a->indices, s),
-        .values = cut_rows(a->values, s),
-        .count = cut_rows(a->count, s),
+        .k_rows = a->k_rows.rank == 2 ? cldsa_slab_rows(a->k_rows, s) : a->k_rows,
+        .indices = cldsa_slab_rows(a->indices, s),
+        .values = cldsa_slab_rows(a->values, s),
+        .count = cldsa_slab_rows(a->count, s),
         .k = a->k_max < s->keys ? a->k_max : (int)s->keys,
         .order = a->order,
     };
@@ -108,52 +65,31 @@ static cldsa_topk_args topk_args(const cldsa_run *run, const slab *s, cldsa_tens
         topk.k_rows.shape[0] = s->batches;
     }
     if (a->range == CLDSA_RANGE_ROWS) { /* topk then need not look at what is -inf anyway */
-        topk.ks = cut_rows(a->ks, s);
-        topk.ke = cut_rows(a->ke, s);
+        topk.ks = cldsa_slab_rows(a->ks, s);
+        topk.ke = cldsa_slab_rows(a->ke, s);
     }
     return topk;
 }
 
-/* Bytes for the scores of a slab: where topk's scratch begins. */
-static size_t scores_bytes(const slab *s) {
-    enum { ALIGNMENT = 256 };
-    return (size_t)cldsa_round_up(s->batches * s->rows * s->keys * (int64_t)sizeof(cl_float), ALIGNMENT);
-}
-
 /* Scratch of a slab: its scores, then topk's. */
-static void slab_bytes(const cldsa_run *run, const slab *s, size_t *preferred, size_t *minimum) {
+static void slab_bytes(const cldsa_run *run, const cldsa_slab *s, size_t *preferred, size_t *minimum) {
     const args_t *a = run->args;
     cldsa_topk_args topk = topk_args(run, s, a->q); /* any buffer will do for planning */
     *preferred = *minimum = 0;
     cldsa_run_sub_workspace(run, &cldsa_op_topk, &topk, preferred, minimum);
-    *preferred += scores_bytes(s);
-    *minimum += scores_bytes(s);
+    *preferred += cldsa_slab_scores_bytes(s);
+    *minimum += cldsa_slab_scores_bytes(s);
 }
 
-static slab full_slab(const cldsa_run *run, int64_t batches, int64_t rows) {
-    return (slab){.batches = batches, .rows = rows, .keys = inputs(run).T};
-}
-
-static bool fits(const cldsa_run *run, int64_t batches, int64_t rows, size_t bytes) {
-    slab s = full_slab(run, batches, rows);
+static size_t preferred_bytes(const cldsa_run *run, const cldsa_slab *s) {
     size_t preferred, minimum;
-    slab_bytes(run, &s, &preferred, &minimum);
-    return preferred <= bytes;
+    slab_bytes(run, s, &preferred, &minimum);
+    return preferred;
 }
 
-/* The largest slab whose preferred scratch fits into `bytes`; one row if none does. */
-static slab largest_slab(const cldsa_run *run, size_t bytes) {
+static cldsa_slab largest_slab(const cldsa_run *run, size_t bytes) {
     cldsa_indexer_inputs in = inputs(run);
-    bool whole = fits(run, 1, in.S, bytes);
-    int64_t least = 1, beyond = whole ? in.B + 1 : in.S;
-    while (beyond - least > 1) {
-        int64_t middle = least + (beyond - least) / 2;
-        if (whole ? fits(run, middle, in.S, bytes) : fits(run, 1, middle, bytes))
-            least = middle;
-        else
-            beyond = middle;
-    }
-    return whole ? full_slab(run, least, in.S) : full_slab(run, 1, least);
+    return cldsa_slab_largest(run, &in, bytes, preferred_bytes);
 }
 
 /* ---- the call -------------------------------------------------------------------------------------------------- */
@@ -161,7 +97,8 @@ static slab largest_slab(const cldsa_run *run, size_t bytes) {
 enum { SLAB_MIB };
 
 static void workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    slab one = full_slab(run, 1, 1), best = largest_slab(run, (size_t)run->tune[SLAB_MIB] << 20);
+    cldsa_indexer_inputs in = inputs(run);
+    cldsa_slab one = cldsa_slab_of(&in, 1, 1), best = largest_slab(run, (size_t)run->tune[SLAB_MIB] << 20);
     size_t unused;
     slab_bytes(run, &one, &unused, minimum);
     slab_bytes(run, &best, preferred, &unused);
@@ -173,9 +110,10 @@ static void defaults(const cldsa_run *run, int *tune) {
 }
 
 /* Rows that see no key. */
-static cldsa_status enqueue_none(cldsa_run *run, const slab *s) {
+static cldsa_status enqueue_none(cldsa_run *run, const cldsa_slab *s) {
     const args_t *a = run->args;
-    cldsa_tensor indices = cut_rows(a->indices, s), values = cut_rows(a->values, s), count = cut_rows(a->count, s);
+    cldsa_tensor indices = cldsa_slab_rows(a->indices, s), values = cldsa_slab_rows(a->values, s),
+                 count = cldsa_slab_rows(a->count, s);
     char options[CLDSA_OPTIONS_MAX];
     cldsa_run_options(run, options, "-DHAS_VALUES=%d -DHAS_COUNT=%d", values.mem != NULL, count.mem != NULL);
     cldsa_kernel *kernel;
@@ -185,10 +123,13 @@ static cldsa_status enqueue_none(cldsa_run *run, const slab *s) {
                          CLDSA_ARG_TENSOR(count), CLDSA_ARG_I32(rows), CLDSA_ARG_I32(run->dims[K]));
 }
 
-static cldsa_status enqueue_slab(cldsa_run *run, const slab *s) {
-    size_t topk_at = scores_bytes(s);
+static cldsa_status enqueue_slab(cldsa_run *run, const cldsa_slab *s) {
+    if (s->keys <= 0)
+        return enqueue_none(run, s);
+    size_t topk_at = cldsa_slab_scores_bytes(s);
+    cldsa_indexer_inputs in = inputs(run);
     cldsa_tensor scratch = cldsa_run_scratch(run, 0, CLDSA_F32, s->batches * s->rows * s->keys);
-    cldsa_indexer_scores_args scores = scores_args(run, s, scratch);
+    cldsa_indexer_scores_args scores = cldsa_slab_scores(&in, s, scratch);
     cldsa_topk_args topk = topk_args(run, s, scratch);
     CLDSA_TRY(cldsa_run_sub(run, &cldsa_op_indexer_scores, &scores, 0, 0));
     return cldsa_run_sub(run, &cldsa_op_topk, &topk, topk_at, run->workspace_bytes - topk_at);
@@ -196,17 +137,8 @@ static cldsa_status enqueue_slab(cldsa_run *run, const slab *s) {
 
 static cldsa_status enqueue(cldsa_run *run) {
     cldsa_indexer_inputs in = inputs(run);
-    slab size = largest_slab(run, run->workspace_bytes), s = size;
-    for (s.first_batch = 0; s.first_batch < in.B; s.first_batch += size.batches) {
-        s.batches = size.batches < in.B - s.first_batch ? size.batches : in.B - s.first_batch;
-        for (s.first_row = 0; s.first_row < in.S; s.first_row += size.rows) {
-            s.rows = size.rows < in.S - s.first_row ? size.rows : in.S - s.first_row;
-            if (in.range == CLDSA_RANGE_CAUSAL)
-                s.keys = in.T - in.S + s.first_row + s.rows;
-            CLDSA_TRY(s.keys > 0 ? enqueue_slab(run, &s) : enqueue_none(run, &s));
-        }
-    }
-    return CLDSA_SUCCESS;
+    cldsa_slab size = largest_slab(run, run->workspace_bytes);
+    return cldsa_slab_each(run, &in, &size, enqueue_slab);
 }
 
 static const cldsa_variant any = {
