@@ -28,7 +28,7 @@ static const struct {
 };
 
 /* Parameters of golden files that say how they were made and are no parameters of the operation. */
-static const char *const descriptive[] = {"mask"};
+static const char *const descriptive[] = {"mask", "reduction"};
 
 static bool is_backward(const cldsa_op *op) {
     size_t length = strlen(op->name), suffix = sizeof BACKWARD - 1;

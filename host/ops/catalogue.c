@@ -16,6 +16,7 @@ extern const cldsa_op cldsa_op_cross_entropy;
 extern const cldsa_op cldsa_op_embedding, cldsa_op_embedding_backward;
 /* gemm */
 extern const cldsa_op cldsa_op_gemm;
+extern const cldsa_op cldsa_op_indexer_kl, cldsa_op_indexer_kl_backward;
 /* indexer_scores */
 extern const cldsa_op cldsa_op_indexer_scores, cldsa_op_indexer_scores_backward;
 extern const cldsa_op cldsa_op_layer_norm, cldsa_op_layer_norm_backward;
@@ -53,6 +54,8 @@ const cldsa_op *const cldsa_catalogue[] = {
     &cldsa_op_embedding_backward,
     /* gemm */
     &cldsa_op_gemm,
+    &cldsa_op_indexer_kl,
+    &cldsa_op_indexer_kl_backward,
     /* indexer_scores */
     &cldsa_op_indexer_scores,
     &cldsa_op_indexer_scores_backward,

@@ -17,6 +17,7 @@
 #include <cldsa/embedding.h>
 #include <cldsa/export.h>
 #include <cldsa/gemm.h>
+#include <cldsa/indexer_kl.h>
 #include <cldsa/indexer_scores.h>
 #include <cldsa/layer_norm.h>
 #include <cldsa/masked_attention.h>
