@@ -54,6 +54,9 @@ static void check_pattern(const cli_session *session, const char *pattern) {
 static void indexer_scores(void **state) {
     check_pattern(*state, "indexer_scores");
 }
+static void indexer_kl(void **state) {
+    check_pattern(*state, "indexer_kl");
+}
 static void topk(void **state) {
     check_pattern(*state, "topk");
 }
@@ -67,6 +70,7 @@ static void sparse_attention(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(indexer_scores),
+        cmocka_unit_test(indexer_kl),
         cmocka_unit_test(topk),
         cmocka_unit_test(masked_attention),
         cmocka_unit_test(sparse_attention),
