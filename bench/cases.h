@@ -58,30 +58,30 @@
     }
 /*
  * Its training: weights as they are in the model, H^-1/2 D^-1/2, so that the softmax is no choice of one key; a target
- * that does not care about them. `give`: nothing, or the selected keys.
+ * that does not care about them. `more`: the dtype of the selected keys, where they are given.
  */
 #define KL_DIMS(S, T) "B=1 S=" S " T=" T " H=64 Hk=1 D=128"
 #define KL_FILL       "w=normal 0.011; p=uniform 0 0.01; selected=mask 0.5"
-#define KL(S, T, dtype, give_)                                                                                         \
+#define KL(S, T, dtype, give_, more)                                                                                   \
     {                                                                                                                  \
         .op = "indexer_kl",                                                                                            \
         .spec = {.dims = KL_DIMS(S, T),                                                                                \
                  .params = "range=causal",                                                                             \
                  .give = give_,                                                                                        \
                  .shapes = "w=B S H",                                                                                  \
-                 .dtypes = "q=" dtype " k=" dtype " selected=U32",                                                     \
+                 .dtypes = "q=" dtype " k=" dtype more,                                                                \
                  .fill = KL_FILL,                                                                                      \
                  PERIOD},                                                                                              \
         .check_dims = KL_DIMS("37", "133")                                                                             \
     }
-#define KL_BACKWARD(S, T, dtype, give_)                                                                                \
+#define KL_BACKWARD(S, T, dtype, give_, more)                                                                          \
     {                                                                                                                  \
         .op = "indexer_kl_backward",                                                                                   \
         .spec = {.dims = KL_DIMS(S, T),                                                                                \
                  .params = "range=causal",                                                                             \
                  .give = give_,                                                                                        \
                  .shapes = "w=B S H; dw=B S H",                                                                        \
-                 .dtypes = "q=" dtype " k=" dtype " selected=U32",                                                     \
+                 .dtypes = "q=" dtype " k=" dtype more,                                                                \
                  .fill = KL_FILL,                                                                                      \
                  PERIOD},                                                                                              \
         .check_dims = KL_DIMS("37", "133")                                                                             \
