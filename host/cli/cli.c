@@ -142,9 +142,9 @@ int cli_report(cldsa_status status) {
 /* ---- the device ----------------------------------------------------------------------------------------------- */
 
 static void print_log(cldsa_log_level level, const char *text, void *user) {
+    (void)level;
     (void)user;
-    if (level >= CLDSA_LOG_WARNING)
-        fprintf(stderr, "cldsa: %s\n", text);
+    fprintf(stderr, "cldsa: %s\n", text);
 }
 
 cldsa_status cli_session_open(const char *spec, bool profiling, cli_session *session) {
@@ -160,9 +160,10 @@ cldsa_status cli_session_open(const char *spec, bool profiling, cli_session *ses
     if (code)
         status = cldsa_fail(code, "device %s: %s", session->info.name, cldsa_status_text(code));
     else
-        status =
-            cldsa_context_create(session->context, session->info.device,
-                                 &(cldsa_context_options){.log = print_log, .profiling = profiling}, &session->ctx);
+        status = cldsa_context_create(
+            session->context, session->info.device,
+            &(cldsa_context_options){.log = print_log, .log_level = CLDSA_LOG_WARNING, .profiling = profiling},
+            &session->ctx);
     if (status != CLDSA_SUCCESS)
         cli_session_close(session);
     return status;

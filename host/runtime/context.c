@@ -26,6 +26,7 @@ static void take_options(cldsa_context *ctx, const cldsa_context_options *option
         ctx->cache_dir = options->cache_dir ? strdup(options->cache_dir) : default_cache_dir();
     ctx->log = options->log;
     ctx->log_user = options->log_user;
+    ctx->log_level = options->log_level;
     ctx->profiling = options->profiling;
 }
 

@@ -46,6 +46,7 @@ struct cldsa_context {
     char *kernel_dir; /* NULL: embedded kernels only */
     cldsa_log_fn log;
     void *log_user;
+    cldsa_log_level log_level;
     bool profiling;
 
     pthread_mutex_t lock; /* guards everything below */
@@ -70,5 +71,10 @@ void cldsa_profile_add(cldsa_context *ctx, const char *label, const char *kernel
 bool cldsa_cache_read(cldsa_context *ctx, const char *source, const char *options, unsigned char **data, size_t *size);
 void cldsa_cache_write(cldsa_context *ctx, const char *source, const char *options, const unsigned char *data,
                        size_t size);
+
+/* Whether anybody hears of this. */
+static inline bool cldsa_logs(const cldsa_context *ctx, cldsa_log_level level) {
+    return ctx->log && level >= ctx->log_level;
+}
 
 #endif

@@ -20,7 +20,7 @@ static void log_build(cldsa_context *ctx, cl_program program, const char *file, 
         return;
     log[0] = log[size] = 0;
     clGetProgramBuildInfo(program, ctx->device, CL_PROGRAM_BUILD_LOG, size, log, NULL);
-    if (log[strspn(log, " \t\r\n")] && ctx->log) /* whole: cldsa_log would cut it */
+    if (log[strspn(log, " \t\r\n")] && cldsa_logs(ctx, level)) /* whole: cldsa_log would cut it */
         ctx->log(level, log, ctx->log_user);
     if (level == CLDSA_LOG_ERROR)
         cldsa_fail(CLDSA_BUILD_FAILED, "%s does not compile on %s: %.600s", file, ctx->info.name, log);
@@ -73,7 +73,8 @@ static cldsa_status create_program(cldsa_context *ctx, const char *file, const c
     if (ctx->caps.fewest_lanes) /* for cl/registers.clh */
         snprintf(lanes, sizeof lanes, " -DFEWEST_LANES=%d", ctx->caps.fewest_lanes);
     /* Without a log callback nobody reads warnings, and PoCL would write their number to standard error. */
-    snprintf(options, sizeof options, CLDSA_BUILD_OPTIONS "%s%s %s", ctx->log ? "" : " -w", lanes, user_options);
+    snprintf(options, sizeof options, CLDSA_BUILD_OPTIONS "%s%s %s", cldsa_logs(ctx, CLDSA_LOG_DEBUG) ? "" : " -w",
+             lanes, user_options);
     cldsa_status status = CLDSA_SUCCESS;
     *out = program_from_cache(ctx, source, options);
     if (!*out) {

@@ -119,7 +119,7 @@ cldsa_status cldsa_fail_prefix(cldsa_status status, const char *format, ...) {
 }
 
 void cldsa_log(const cldsa_context *ctx, cldsa_log_level level, const char *format, ...) {
-    if (!ctx || !ctx->log)
+    if (!ctx || !cldsa_logs(ctx, level))
         return;
     char text[4096];
     va_list list;

@@ -25,6 +25,8 @@ typedef struct cldsa_context_options {
     bool profiling;         /* keep every kernel's event: see profile.h; queues need CL_QUEUE_PROFILING_ENABLE */
     cldsa_log_fn log;       /* default: silence */
     void *log_user;
+    cldsa_log_level log_level; /* the least that is reported; compilers are asked for warnings at CLDSA_LOG_DEBUG only,
+                                  since some print them by themselves too */
 } cldsa_context_options;
 
 /*
