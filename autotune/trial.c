@@ -1,4 +1,8 @@
-/* This side of a trial: the worker process, its deadline, and what its answers mean. */
+/*
+ * This side of a trial: the worker process, its deadline, and what its answers mean; and the crew. Where compiling and
+ * checking takes longer than timing, as on GPUs, many candidates can be made ready at once, and only the timing needs
+ * the device for itself.
+ */
 #include "autotune/tuner.h"
 
 #include <math.h>
@@ -46,14 +50,17 @@ static cldsa_status status_of(const cJSON *answer) {
     return status->valueint ? cldsa_fail(status->valueint, "%s", reason ? reason : "") : CLDSA_SUCCESS;
 }
 
-/* Starts the process if there is none and opens the present case in it; `answer` may be NULL. */
-static cldsa_status open_once(tuner_worker *worker, cJSON **answer) {
-    cJSON *own = NULL;
-    cldsa_status status = CLDSA_SUCCESS;
+/* Starts the process if there is none and asks it to open the present case. */
+static cldsa_status ask_to_open(tuner_worker *worker) {
     if (worker->process.pid <= 0)
-        status = start(worker);
-    if (status == CLDSA_SUCCESS)
-        status = bench_process_ask(&worker->process, worker->open, open_factor * worker->deadline, &own);
+        CLDSA_TRY(start(worker));
+    return bench_process_tell(&worker->process, worker->open);
+}
+
+/* What it says to that; `answer` may be NULL. */
+static cldsa_status hear_of_open(tuner_worker *worker, cJSON **answer) {
+    cJSON *own = NULL;
+    cldsa_status status = bench_process_ask(&worker->process, NULL, open_factor * worker->deadline, &own);
     if (status == CLDSA_SUCCESS)
         status = status_of(own);
     bool gone = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(own, "gone"));
@@ -64,6 +71,14 @@ static cldsa_status open_once(tuner_worker *worker, cJSON **answer) {
     else
         cJSON_Delete(own);
     return gone ? cldsa_fail_prefix(CL_DEVICE_NOT_AVAILABLE, "the device no longer answers") : status;
+}
+
+static cldsa_status open_once(tuner_worker *worker, cJSON **answer) {
+    cldsa_status status = ask_to_open(worker);
+    if (status == CLDSA_SUCCESS)
+        return hear_of_open(worker, answer);
+    stop(worker, true);
+    return status;
 }
 
 /* A driver may need a moment after what a candidate did to it. */
@@ -101,10 +116,14 @@ static cldsa_status parse_case(const cJSON *answer, tuner_case_info *info) {
     return CLDSA_SUCCESS;
 }
 
-cldsa_status tuner_worker_open(tuner_worker *worker, cJSON *request, tuner_case_info *info) {
-    *info = (tuner_case_info){0};
+static void set_case(tuner_worker *worker, cJSON *request) {
     cJSON_Delete(worker->open);
     worker->open = request;
+}
+
+cldsa_status tuner_worker_open(tuner_worker *worker, cJSON *request, tuner_case_info *info) {
+    *info = (tuner_case_info){0};
+    set_case(worker, request);
     cJSON *answer = NULL;
     cldsa_status status = open_again(worker, &answer);
     if (status == CLDSA_SUCCESS)
@@ -156,28 +175,99 @@ static void parse_result(const cJSON *answer, tuner_result *result) {
     snprintf(result->reason, sizeof result->reason, "%s", reason ? reason : "");
 }
 
-cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result) {
-    *result = (tuner_result){.outcome = TUNER_ERROR, .seconds = NAN, .p10 = NAN, .p90 = NAN, .error = NAN};
-    if (worker->process.pid <= 0)
-        CLDSA_TRY(open_again(worker, NULL));
-    cJSON *request = request_of(trial), *answer;
-    double start = bench_now();
-    cldsa_status status = bench_process_ask(&worker->process, request, worker->deadline + 2 * trial->budget, &answer);
+static bool send_trial(tuner_worker *worker, const tuner_trial *trial) {
+    cJSON *request = request_of(trial);
+    worker->asked = bench_now();
+    cldsa_status status = bench_process_tell(&worker->process, request);
     cJSON_Delete(request);
-    if (status == CLDSA_SUCCESS) {
+    return status == CLDSA_SUCCESS;
+}
+
+/* The outcome of the trial that was sent, or why there is no answer. */
+static void hear_of_trial(tuner_worker *worker, const tuner_trial *trial, bool sent, tuner_result *result) {
+    cJSON *answer = NULL;
+    double patience = worker->deadline + 2 * trial->budget - (bench_now() - worker->asked);
+    if (sent && bench_process_ask(&worker->process, NULL, fmax(patience, 0), &answer) == CLDSA_SUCCESS) {
         parse_result(answer, result);
         cJSON_Delete(answer);
         /* Some drivers fail every call after a fault: the next candidate gets a process of its own. */
         if (result->outcome == TUNER_ERROR || result->outcome == TUNER_RESOURCES)
             stop(worker, true);
-        return CLDSA_SUCCESS;
+        return;
     }
-    bool late = bench_now() - start >= worker->deadline;
+    bool late = bench_now() - worker->asked >= worker->deadline;
     result->outcome = late ? TUNER_HANG : TUNER_CRASH;
     if (late)
         snprintf(result->reason, sizeof result->reason, "no answer within %.0f s", worker->deadline);
     else
         snprintf(result->reason, sizeof result->reason, "it ended its process");
     stop(worker, true);
+}
+
+static const tuner_result no_result = {.outcome = TUNER_ERROR, .seconds = NAN, .p10 = NAN, .p90 = NAN, .error = NAN};
+
+cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result) {
+    *result = no_result;
+    if (worker->process.pid <= 0)
+        CLDSA_TRY(open_again(worker, NULL));
+    hear_of_trial(worker, trial, send_trial(worker, trial), result);
     return CLDSA_SUCCESS;
+}
+
+/* ---- many at once ------------------------------------------------------------------------------------------------ */
+
+void tuner_crew_begin(const cldsa_device_info *device, double deadline, int jobs, tuner_crew *crew) {
+    *crew = (tuner_crew){.size = jobs ? jobs : (int)sysconf(_SC_NPROCESSORS_ONLN) / 2};
+    if (crew->size > TUNER_MAX_CREW)
+        crew->size = TUNER_MAX_CREW;
+    if (crew->size < 2)
+        crew->size = 0;
+    for (int i = 0; i < crew->size; ++i)
+        tuner_worker_begin(device, deadline, &crew->members[i]);
+}
+
+void tuner_crew_end(tuner_crew *crew) {
+    for (int i = 0; i < crew->size; ++i)
+        tuner_worker_end(&crew->members[i]);
+    *crew = (tuner_crew){0};
+}
+
+void tuner_crew_case(tuner_crew *crew, cJSON *request) {
+    for (int i = 0; i < crew->size; ++i) {
+        set_case(&crew->members[i], cJSON_Duplicate(request, true));
+        crew->late[i] = true;
+    }
+    cJSON_Delete(request);
+}
+
+/* Opens the present case in the first `count` members that have not done so yet. */
+static void catch_up(tuner_crew *crew, int count) {
+    bool asked[TUNER_MAX_CREW] = {false};
+    for (int i = 0; i < count; ++i) {
+        tuner_worker *member = &crew->members[i];
+        crew->late[i] |= member->process.pid <= 0;
+        asked[i] = crew->late[i] && ask_to_open(member) == CLDSA_SUCCESS;
+    }
+    for (int i = 0; i < count; ++i)
+        if (asked[i])
+            crew->late[i] = hear_of_open(&crew->members[i], NULL) != CLDSA_SUCCESS;
+}
+
+void tuner_crew_check(tuner_crew *crew, const char *variant, const char texts[][TUNER_TEXT], int count,
+                      tuner_result *results) {
+    tuner_trial trials[TUNER_MAX_CREW];
+    bool sent[TUNER_MAX_CREW];
+    catch_up(crew, count);
+    for (int i = 0; i < count; ++i) {
+        results[i] = no_result;
+        trials[i] = (tuner_trial){.variant = variant, .tunables = texts[i], .check = true};
+        sent[i] = !crew->late[i] && send_trial(&crew->members[i], &trials[i]);
+    }
+    for (int i = 0; i < count; ++i) {
+        if (!crew->late[i])
+            hear_of_trial(&crew->members[i], &trials[i], sent[i], &results[i]);
+        /* Memory and time are shared: too little of them says nothing of the candidate. */
+        if (results[i].outcome == TUNER_RESOURCES || results[i].outcome == TUNER_HANG)
+            results[i].outcome = TUNER_ERROR;
+    }
 }

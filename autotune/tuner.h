@@ -163,7 +163,7 @@ typedef struct tuner_case_info {
 /* A process that runs candidates. Started when needed, killed at a deadline, started again. */
 typedef struct tuner_worker {
     char device[16];
-    double deadline;
+    double deadline, asked; /* asked: when the trial was sent that it works on */
     bench_process process;
     cJSON *open; /* the request that opened the present case; repeated after a restart */
 } tuner_worker;
@@ -185,7 +185,7 @@ typedef struct tuner_trial {
 /* What the candidate does is in *result; this fails only where no process can be had for it. */
 cldsa_status tuner_worker_try(tuner_worker *worker, const tuner_trial *trial, tuner_result *result);
 
-/* ---- ahead of the trials (crew.c) -------------------------------------------------------------------------------- */
+/* ---- ahead of the trials (trial.c) ------------------------------------------------------------------------------- */
 
 enum { TUNER_MAX_CREW = 8 };
 
@@ -193,8 +193,7 @@ enum { TUNER_MAX_CREW = 8 };
 typedef struct tuner_crew {
     tuner_worker members[TUNER_MAX_CREW];
     bool late[TUNER_MAX_CREW]; /* has not opened the present case yet */
-    int size;                  /* below 2 there is nothing to be won, and nobody */
-    cJSON *open;               /* the request of the present case */
+    int size;                  /* 0: there is nothing to be won by fewer than 2 */
 } tuner_crew;
 
 /* Starts nobody yet. `jobs` as in tuner_options. */

@@ -147,6 +147,8 @@ typedef struct bench_process {
 } bench_process;
 
 cldsa_status bench_process_start(char *const argv[], bench_process *process);
+/* Sends one line. */
+cldsa_status bench_process_tell(bench_process *process, const cJSON *request);
 /* Sends one line (NULL: nothing) and reads the next line of the answer that is a JSON object. */
 cldsa_status bench_process_ask(bench_process *process, const cJSON *request, double timeout, cJSON **answer);
 void bench_process_stop(bench_process *process);

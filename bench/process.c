@@ -43,7 +43,7 @@ cldsa_status bench_process_start(char *const argv[], bench_process *process) {
     return CLDSA_SUCCESS;
 }
 
-static cldsa_status send_line(bench_process *process, const cJSON *request) {
+cldsa_status bench_process_tell(bench_process *process, const cJSON *request) {
     char *text = cJSON_PrintUnformatted(request);
     if (!text)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for a request");
@@ -87,7 +87,7 @@ static cldsa_status read_more(bench_process *process, double timeout) {
 cldsa_status bench_process_ask(bench_process *process, const cJSON *request, double timeout, cJSON **answer) {
     *answer = NULL;
     if (request)
-        CLDSA_TRY(send_line(process, request));
+        CLDSA_TRY(bench_process_tell(process, request));
     double until = bench_now() + timeout;
     while (!*answer) {
         char *line;

@@ -82,9 +82,14 @@ static double norm_bytes(const cldsa_run *run) {
     return 4.0 * tensors * (double)run->dims[R] * (double)run->dims[D];
 }
 
+/* 4096 columns on an H100: 0.29 ms by 256, 0.23 by 512, 0.24 by 1024. */
 static void simt_defaults(const cldsa_run *run, int *tune) {
     if (run->dims[D] >= 1024)
-        tune[0] = 256;
+        tune[0] = run->dims[D] >= 4096 && cldsa_context_device_info(run->ctx)->max_work_group_size >= 512 ? 512 : 256;
+}
+
+static bool norm_simt_legal(const cldsa_run *run, const int *tune) {
+    return (size_t)tune[0] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
 }
 
 static const cldsa_variant norm_vec = {
@@ -96,8 +101,9 @@ static const cldsa_variant norm_vec = {
 static const cldsa_variant norm_simt = {
     .name = "simt",
     .file = "layer_norm.cl",
-    .tunables = {{"WG", 64, {32, 64, 128, 256}, "work-items per row"}},
+    .tunables = {{"WG", 64, {32, 64, 128, 256, 512, 1024}, "work-items per row"}},
     .defaults = simt_defaults,
+    .legal = norm_simt_legal,
     .enqueue = norm_enqueue,
 };
 static const cldsa_variant *const norm_variants[] = {&norm_vec, &norm_simt, NULL};
