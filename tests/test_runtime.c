@@ -1,6 +1,8 @@
 /* The runtime by itself: status texts, device selection, the disk cache, sources. */
 #include "host/runtime/runtime.h"
 
+#include <cldsa/topk.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,12 +67,52 @@ static void probes_capabilities(void **state) {
     clReleaseContext(cl);
 }
 
+/* What a caller forgot is a status with a message, never a crash. */
+static void refuses_null(void **state) {
+    (void)state;
+    cldsa_device_info info;
+    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
+    cl_int code;
+    cl_context cl = clCreateContext(NULL, 1, &info.device, NULL, NULL, &code);
+    cl_command_queue queue = clCreateCommandQueue(cl, info.device, 0, &code);
+    cl_mem mem = clCreateBuffer(cl, CL_MEM_READ_WRITE, 64, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    cldsa_context *ctx, *none = NULL;
+    assert_int_equal(cldsa_context_create(NULL, info.device, NULL, &none), CL_INVALID_CONTEXT);
+    assert_int_equal(cldsa_context_create(cl, NULL, NULL, &none), CL_INVALID_DEVICE);
+    assert_int_equal(cldsa_context_create(cl, info.device, NULL, NULL), CLDSA_INVALID_ARGUMENT);
+    assert_null(none);
+    assert_int_equal(cldsa_context_create(cl, info.device, NULL, &ctx), CLDSA_SUCCESS);
+
+    cldsa_topk_args args = {
+        .scores = CLDSA_TENSOR(mem, 0, CLDSA_F32, 1, 4), .indices = CLDSA_TENSOR(mem, 4, CLDSA_I32, 1, 4), .k = 4};
+    size_t bytes = 0;
+    assert_int_equal(cldsa_topk_workspace(ctx, &args, &bytes), CLDSA_SUCCESS);
+    cl_mem workspace = bytes ? clCreateBuffer(cl, CL_MEM_READ_WRITE, bytes, NULL, &code) : NULL;
+    cldsa_call call = {.queue = queue, .workspace = workspace, .workspace_bytes = bytes};
+    assert_int_equal(cldsa_topk(NULL, &args, &call), CLDSA_INVALID_ARGUMENT);
+    assert_non_null(strstr(cldsa_error_message(), "topk: the context is NULL"));
+    assert_int_equal(cldsa_topk(ctx, NULL, &call), CLDSA_INVALID_ARGUMENT);
+    assert_int_equal(cldsa_topk(ctx, &args, NULL), CLDSA_INVALID_ARGUMENT);
+    assert_int_equal(cldsa_topk_workspace(NULL, &args, &bytes), CLDSA_INVALID_ARGUMENT);
+    call.num_wait = 2;
+    assert_int_equal(cldsa_topk(ctx, &args, &call), CL_INVALID_EVENT_WAIT_LIST);
+    call.num_wait = 0;
+    call.queue = NULL;
+    assert_int_equal(cldsa_topk(ctx, &args, &call), CL_INVALID_COMMAND_QUEUE);
+
+    cldsa_context_destroy(ctx);
+    if (workspace)
+        clReleaseMemObject(workspace);
+    clReleaseMemObject(mem);
+    clReleaseCommandQueue(queue);
+    clReleaseContext(cl);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(status_texts),
-        cmocka_unit_test(nearest_names),
-        cmocka_unit_test(selects_devices),
-        cmocka_unit_test(probes_capabilities),
+        cmocka_unit_test(status_texts),        cmocka_unit_test(nearest_names), cmocka_unit_test(selects_devices),
+        cmocka_unit_test(probes_capabilities), cmocka_unit_test(refuses_null),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,6 +117,9 @@ static cldsa_status choose(cldsa_run *run, const char *variant, const char *tuna
 }
 
 static cldsa_status plan(cldsa_context *ctx, const cldsa_op *op, const void *args, bool check_buffers, cldsa_run *run) {
+    if (!ctx || !args)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: the %s is NULL", op->name,
+                          ctx ? "arguments' struct" : "context");
     memset(run, 0, sizeof *run);
     run->ctx = ctx;
     run->op = op;
@@ -184,6 +187,8 @@ static cldsa_status check_workspace(const cldsa_run *run) {
 
 cldsa_status cldsa_op_enqueue(cldsa_context *ctx, const cldsa_op *op, const void *args, const cldsa_call *call) {
     cldsa_run run;
+    if (!call)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: the cldsa_call is NULL; it must name a queue", op->name);
     CLDSA_TRY(cldsa_op_plan(ctx, op, args, &run));
     run.workspace = call->workspace;
     run.workspace_offset = call->workspace_offset;

@@ -32,7 +32,12 @@ static void take_options(cldsa_context *ctx, const cldsa_context_options *option
 
 cldsa_status cldsa_context_create(cl_context context, cl_device_id device, const cldsa_context_options *options,
                                   cldsa_context **out) {
+    if (!out)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "context: there is no place for it: out is NULL");
     *out = NULL;
+    if (!context || !device)
+        return cldsa_fail(context ? CL_INVALID_DEVICE : CL_INVALID_CONTEXT, "context: the %s is NULL",
+                          context ? "cl_device_id" : "cl_context");
     cldsa_context *ctx = calloc(1, sizeof *ctx);
     if (!ctx)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "context: out of memory");

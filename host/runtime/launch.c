@@ -10,6 +10,9 @@ cldsa_status cldsa_stream_begin(cldsa_stream *stream, cldsa_context *ctx, const 
     cl_int code = clGetCommandQueueInfo(call->queue, CL_QUEUE_PROPERTIES, sizeof properties, &properties, NULL);
     if (code)
         return cldsa_fail(code, "%s: the call's queue is not valid (%s)", label, cldsa_status_name(code));
+    if (call->num_wait > 0 && !call->wait)
+        return cldsa_fail(CL_INVALID_EVENT_WAIT_LIST, "%s: the call's wait is NULL; num_wait says %u events", label,
+                          call->num_wait);
     stream->chain = (properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0;
     return CLDSA_SUCCESS;
 }
