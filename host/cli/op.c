@@ -123,7 +123,7 @@ static void print_json(cJSON *value) {
 }
 
 static void print_field(const cldsa_op *op, const cldsa_field *field) {
-    char where[NAME_SIZE], what[160] = "";
+    char where[NAME_SIZE], what[160] = "", text[3][CLDSA_FIELD_VALUE_MAX];
     if (cldsa_field_is_tensor(field)) {
         char dtypes[NAME_SIZE];
         op_file_name(op, field, where, sizeof where);
@@ -138,9 +138,11 @@ static void print_field(const cldsa_op *op, const cldsa_field *field) {
                 snprintf(what + used, sizeof what - used, "%s%s", i ? " | " : "", field->names[i]);
             }
         else if (field->min < field->max)
-            snprintf(what, sizeof what, "%s %g (%g to %g)", kind_name(field), field->fallback, field->min, field->max);
+            snprintf(what, sizeof what, "%s %s (%s to %s)", kind_name(field),
+                     cldsa_field_text(field, field->fallback, text[0]), cldsa_field_text(field, field->min, text[1]),
+                     cldsa_field_text(field, field->max, text[2]));
         else
-            snprintf(what, sizeof what, "%s %g", kind_name(field), field->fallback);
+            snprintf(what, sizeof what, "%s %s", kind_name(field), cldsa_field_text(field, field->fallback, text[0]));
     }
     printf("  %-22s %-34s %s\n", where, what, field->help ? field->help : "");
 }

@@ -40,6 +40,12 @@ static int num_names(const cldsa_field *field) {
     return count;
 }
 
+const char *cldsa_field_text(const cldsa_field *field, double value, char text[CLDSA_FIELD_VALUE_MAX]) {
+    bool whole = field->kind != CLDSA_FIELD_FLOAT && value == floor(value) && fabs(value) < 1e19;
+    snprintf(text, CLDSA_FIELD_VALUE_MAX, whole ? "%.0f" : "%g", value);
+    return text;
+}
+
 /* Parameters are checked at each call too, so that a caller's typo never reaches a kernel. */
 static cldsa_status check_value(const cldsa_op *op, const cldsa_field *field, double value) {
     if (field->kind == CLDSA_FIELD_ENUM) {
@@ -49,9 +55,12 @@ static cldsa_status check_value(const cldsa_op *op, const cldsa_field *field, do
                               field->name, value, field->names[0], count - 1, field->names[count - 1]);
         return CLDSA_SUCCESS;
     }
-    if (field->min < field->max && !(value >= field->min && value <= field->max))
-        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s is %g; it must be %g to %g", op->name, field->name, value,
-                          field->min, field->max);
+    if (field->min < field->max && !(value >= field->min && value <= field->max)) {
+        char text[3][CLDSA_FIELD_VALUE_MAX];
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s is %s; it must be %s to %s", op->name, field->name,
+                          cldsa_field_text(field, value, text[0]), cldsa_field_text(field, field->min, text[1]),
+                          cldsa_field_text(field, field->max, text[2]));
+    }
     return CLDSA_SUCCESS;
 }
 

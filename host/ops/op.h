@@ -233,6 +233,10 @@ static inline bool cldsa_field_is_tensor(const cldsa_field *field) {
 }
 /* Sets a parameter from a number; CLDSA_INVALID_ARGUMENT outside its range. */
 cldsa_status cldsa_field_set(const cldsa_op *op, const cldsa_field *field, void *args, double value);
+
+/* A parameter's value as one writes it: whole numbers in full. Returns `text`. */
+enum { CLDSA_FIELD_VALUE_MAX = 32 };
+const char *cldsa_field_text(const cldsa_field *field, double value, char text[CLDSA_FIELD_VALUE_MAX]);
 double cldsa_field_get(const cldsa_field *field, const void *args);
 
 /* ---- for enqueue functions --------------------------------------------------------------------------------- */
