@@ -13,13 +13,17 @@ static cldsa_status write_error(const cldsa_metrics *metrics) {
     return cldsa_fail(CLDSA_IO_ERROR, "%s: cannot be written: %s", metrics->path, strerror(errno));
 }
 
-/* Length of the leading lines whose step is at most `step`; lines are in step order. */
+/*
+ * Length of the leading lines up to the loss of `step`; lines are in step order. The validation of `step` goes too: it
+ * comes after the step, so that a run stopped there may or may not have done it, and one that continues does it.
+ */
 static size_t kept_length(const char *text, int64_t step) {
     const char *line = text;
     for (const char *end; (end = strchr(line, '\n')); line = end + 1) {
         cJSON *object = cJSON_ParseWithLength(line, (size_t)(end - line));
         const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, "step");
-        bool keep = cJSON_IsNumber(value) && value->valuedouble <= (double)step;
+        bool validation = cJSON_HasObjectItem(object, "validation_loss");
+        bool keep = cJSON_IsNumber(value) && value->valuedouble <= (double)(validation ? step - 1 : step);
         cJSON_Delete(object);
         if (!keep)
             break;

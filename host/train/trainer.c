@@ -58,6 +58,10 @@ static cldsa_status evaluate(trainer *t) {
         loss += step.loss;
         correct += step.correct;
     }
+    if (!isfinite(loss))
+        return cldsa_fail(CLDSA_CHECK_FAILED,
+                          "%s: the validation loss after step %lld is %g; a lower learning rate or --max-norm helps",
+                          config->directory, (long long)cldsa_model_step(t->model), loss);
     result->validation_loss = loss / config->evaluate_batches;
     result->validation_accuracy = correct / config->evaluate_batches;
     result->bits_per_byte = config->data.task == CLDSA_TASK_TEXT ? result->validation_loss / M_LN2 : NAN;
@@ -145,19 +149,26 @@ static int64_t next_pause(const trainer *t, int64_t step) {
 
 static cldsa_status interrupted(trainer *t) {
     CLDSA_TRY(cldsa_checkpoint_save(t->model, t->config));
-    return cldsa_fail(CLDSA_INTERRUPTED,
-                      "stopped after step %lld of %d; saved in %s, where the same command with --resume continues",
+    return cldsa_fail(CLDSA_INTERRUPTED, "stopped after step %lld of %d; saved in %s",
                       (long long)cldsa_model_step(t->model), t->config->steps, t->config->directory);
+}
+
+/* Between steps; the validation at the end is not one of these. */
+static bool evaluation_due(const cldsa_run_config *config, int64_t step) {
+    return step > 0 && step < config->steps && config->evaluate_every && step % config->evaluate_every == 0;
 }
 
 static cldsa_status loop(trainer *t) {
     const cldsa_run_config *config = t->config;
-    for (int64_t step = cldsa_model_step(t->model); step < config->steps;) {
+    int64_t step = cldsa_model_step(t->model);
+    if (evaluation_due(config, step)) /* the run that is continued stopped before it, or its line was taken back */
+        CLDSA_TRY(evaluate(t));
+    while (step < config->steps) {
         CLDSA_TRY(run_steps(t, next_pause(t, step)));
         step = cldsa_model_step(t->model);
         if (stop_asked(t))
             return interrupted(t);
-        if (step < config->steps && config->evaluate_every && step % config->evaluate_every == 0)
+        if (evaluation_due(config, step))
             CLDSA_TRY(evaluate(t));
         if (step < config->steps && config->checkpoint_every && step % config->checkpoint_every == 0)
             CLDSA_TRY(cldsa_checkpoint_save(t->model, config));
@@ -199,11 +210,15 @@ static cldsa_status open_run(trainer *t, cldsa_context *ctx, cl_command_queue qu
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "out of memory for a batch of %zu tokens", numel);
     if (!config->resume)
         CLDSA_TRY(cldsa_checkpoint_none(config->directory));
-    CLDSA_TRY(cldsa_make_directories(config->directory));
     CLDSA_TRY(cldsa_model_create(ctx, queue, &config->model, true, &t->model));
     int64_t step = 0;
     if (config->resume)
         CLDSA_TRY(cldsa_checkpoint_load(t->model, config, &step));
+    if (step > config->steps)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT,
+                          "%s: its checkpoint is of step %lld; steps is %d, it must be at least that",
+                          config->directory, (long long)step, config->steps);
+    CLDSA_TRY(cldsa_make_directories(config->directory));
     if (step == 0)
         CLDSA_TRY(cldsa_model_init(t->model, config->seed));
     return cldsa_metrics_open(&t->metrics, config->directory, step);
