@@ -159,6 +159,38 @@ static void learns_recall(void **state) {
     assert_true(isnan(result.bits_per_byte));
 }
 
+/*
+ * With larger initial weights the model finds the pair that belongs to a key, and answers right: who sees all keys
+ * does, who keeps the keys that an untrained indexer likes is left guessing among the values.
+ */
+static void recall_needs_the_right_keys(void **state) {
+    (void)state;
+    static const char *const variants[] = {"dense", "fixed25"};
+    double accuracy[2];
+    for (int i = 0; i < 2; ++i) {
+        char path[PATH_SIZE];
+        cldsa_run_config config = tiny_run(variants[i], "association", path);
+        config.data = (cldsa_data_config){.task = CLDSA_TASK_RECALL, .vocab = 16, .pairs = 3, .seq_len = 16};
+        config.model.vocab_size = config.data.vocab;
+        config.model.hidden_size = 64;
+        config.model.num_heads = 4;
+        config.model.q_lora_rank = config.model.kv_lora_rank = 32;
+        config.model.v_head_dim = 16;
+        config.model.initializer_range = 0.08;
+        config.model.attention_dropout = config.model.expert_dropout = config.model.router_noise = 0;
+        config.options.lr = 2e-3;
+        config.batch = 64;
+        config.steps = 400;
+        config.evaluate_batches = 8;
+        cldsa_run_result result;
+        succeeds(cldsa_train(ctx, queue, &config, NULL, &result));
+        print_message("             %s: accuracy %.3f\n", variants[i], result.validation_accuracy);
+        accuracy[i] = result.validation_accuracy;
+    }
+    assert_true(accuracy[0] > 0.9);
+    assert_true(accuracy[1] < accuracy[0] - 0.2);
+}
+
 /* ---- stopping and continuing ----------------------------------------------------------------------------------- */
 
 typedef struct stopper {
@@ -187,7 +219,7 @@ static void same_file(const char *a, const char *b, const char *name) {
     free(data[1]);
 }
 
-/* Stopped twice, once between readings of losses; then everything is as if it had not been. */
+/* Stopped between readings of losses, and at a validation's step; then everything is as if it had not been. */
 static void continues_to_the_bit(void **state) {
     char whole_path[PATH_SIZE], parts_path[PATH_SIZE];
     cldsa_run_config whole = tiny_run(*state, "whole", whole_path), parts = tiny_run(*state, "parts", parts_path);
@@ -198,7 +230,7 @@ static void continues_to_the_bit(void **state) {
     succeeds(cldsa_train(ctx, queue, &whole, NULL, &want));
 
     parts.resume = true; /* with nothing there, from the start */
-    static const int64_t stops[] = {1, 10};
+    static const int64_t stops[] = {1, 8, 10};
     for (size_t i = 0; i < sizeof stops / sizeof *stops; ++i) {
         stopper s = {.at = stops[i]};
         cldsa_run_hooks hooks = {.progress = stop_at, .user = &s, .stop = &s.stop};
@@ -207,6 +239,7 @@ static void continues_to_the_bit(void **state) {
         assert_non_null(strstr(cldsa_error_message(), parts_path));
     }
     succeeds(cldsa_train(ctx, queue, &parts, NULL, &have));
+    succeeds(cldsa_train(ctx, queue, &parts, NULL, &have)); /* at its end already: says the same once more */
 
     assert_true(have.validation_loss == want.validation_loss && have.train_loss == want.train_loss);
     assert_true(have.validation_accuracy == want.validation_accuracy);
@@ -254,6 +287,7 @@ int main(void) {
         WITH(learns_text, "adaptive"),
         WITH(learns_recall, "dense"),
         WITH(learns_recall, "fixed50"),
+        cmocka_unit_test(recall_needs_the_right_keys),
         WITH(continues_to_the_bit, "dense"),
         WITH(continues_to_the_bit, "fixed25"),
         WITH(continues_to_the_bit, "topk4"),
