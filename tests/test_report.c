@@ -52,7 +52,7 @@ static void markdown_says_it_all(void **state) {
     char *text;
     assert_int_equal(cldsa_report_markdown(&config, &result, &text), CLDSA_SUCCESS);
     assert_non_null(strstr(text, "| 64 | adaptive | 5.9000 ± 0.0100 | 25.00 | 4321 ± 10 | 3.0 | 17.0 34.0 | 75 50 |"));
-    assert_non_null(strstr(text, "6.924 ± 0.003")); /* the published figure stands beside ours */
+    assert_non_null(strstr(text, "| 6.497 ± 0.599 | 6.77 | 2016 |")); /* the published figures stand beside ours */
     assert_non_null(strstr(text, "significantly better"));
     assert_non_null(strstr(text, "labels shifted twice"));
     free(text);
@@ -86,6 +86,9 @@ static void files_are_written(void **state) {
     const cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItem(json, "rows"), 1);
     const cJSON *loss = cJSON_GetObjectItem(cJSON_GetObjectItem(row, "validation_loss"), "mean");
     assert_true(fabs(cJSON_GetNumberValue(loss) - 5.9) < 1e-12);
+    const cJSON *published = cJSON_GetObjectItem(row, "published");
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(published, "validation_loss")) == 6.497);
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(published, "validation_accuracy")) == 0.0677);
     cJSON_Delete(json);
     free(text);
 }

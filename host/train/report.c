@@ -65,6 +65,12 @@ static void put_published(const cldsa_experiment_config *config, const cldsa_tab
         snprintf(cell, CLDSA_CELL_MAX, "%.3f", published->loss);
     else
         snprintf(cell, CLDSA_CELL_MAX, "%.3f ± %.3f", published->loss, published->loss_std);
+    bool accuracy = published && !isnan(published->accuracy);
+    snprintf(out->cell[out->columns++], CLDSA_CELL_MAX,
+             accuracy    ? "%.2f"
+             : published ? "about 0.1"
+                         : "–",
+             accuracy ? 100 * published->accuracy : 0.0);
     snprintf(out->cell[out->columns++], CLDSA_CELL_MAX, published ? "%.0f" : "–",
              published ? published->tokens_per_second : 0.0);
 }
@@ -84,6 +90,7 @@ int cldsa_result_header(const cldsa_experiment_config *config, const char **titl
     titles[count++] = "sparsity % per layer";
     if (config->recipe == CLDSA_RECIPE_SEED) {
         titles[count++] = "published loss";
+        titles[count++] = "published accuracy %";
         titles[count++] = "published tokens/s";
     }
     return count;
@@ -213,6 +220,17 @@ static void put_json_summary(cJSON *object, const char *key, const cldsa_summary
     put_number(item, "count", summary->count);
 }
 
+/* NaN, and so null, where the publication says less. */
+static void put_json_published(cJSON *item, const cldsa_published_row *published) {
+    cJSON *object = published ? cJSON_AddObjectToObject(item, "published") : NULL;
+    if (!object)
+        return;
+    put_number(object, "validation_loss", published->loss);
+    put_number(object, "validation_loss_std", published->loss_std);
+    put_number(object, "validation_accuracy", published->accuracy);
+    put_number(object, "tokens_per_second", published->tokens_per_second);
+}
+
 static cJSON *json_row(const cldsa_experiment_config *config, const cldsa_table_row *row) {
     cJSON *item = cJSON_CreateObject();
     cJSON_AddNumberToObject(item, "length", row->length);
@@ -225,6 +243,8 @@ static cJSON *json_row(const cldsa_experiment_config *config, const cldsa_table_
     put_number(item, "peak_device_bytes", row->peak_device_bytes);
     cJSON_AddItemToObject(item, "k", cJSON_CreateDoubleArray(row->mean_k, row->num_layers));
     cJSON_AddItemToObject(item, "sparsity", cJSON_CreateDoubleArray(row->sparsity, row->num_layers));
+    if (config->recipe == CLDSA_RECIPE_SEED)
+        put_json_published(item, cldsa_published(row->length, config->variants[row->variant]));
     return item;
 }
 

@@ -206,7 +206,8 @@ cldsa_status cldsa_report_html(const cldsa_experiment_config *config, const clds
     char line[1024];
     snprintf(line, sizeof line, "Adaptive sparsity: %s", cldsa_recipe_names[config->recipe]);
     cldsa_html_begin(out, line, "Dense, fixed and adaptive sparsity",
-                     "td:first-child,td:nth-child(2),th:nth-child(2){text-align:left}");
+                     "td:first-child,td:nth-child(2),th:nth-child(2){text-align:left}th{white-space:normal}"
+                     "td{padding:.3em .5em}th{padding:.3em .5em}");
     cldsa_report_heading(config, result, line, sizeof line);
     cldsa_html_element(out, "p", line);
     put_tables(out, config, result);
