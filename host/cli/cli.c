@@ -139,6 +139,13 @@ int cli_report(cldsa_status status) {
     }
 }
 
+int cli_report_run(cldsa_status status, const char *continues) {
+    if (status != CLDSA_INTERRUPTED)
+        return cli_report(status);
+    fprintf(stderr, "cldsa: %s; %s\n", cldsa_error_message(), continues);
+    return CLI_ERROR;
+}
+
 /* ---- the device ----------------------------------------------------------------------------------------------- */
 
 static void print_log(cldsa_log_level level, const char *text, void *user) {

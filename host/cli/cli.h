@@ -56,6 +56,9 @@ int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Prints the thread's message for a failed call and returns the exit code that fits the status. */
 int cli_report(cldsa_status status);
 
+/* The same for a training run; where it was stopped on request, the line also says how to go on. */
+int cli_report_run(cldsa_status status, const char *continues);
+
 /* Numbers on the command line: the whole text must be one, within the range. CLI_GO or CLI_USAGE. */
 int cli_integer(const char *option, const char *text, int64_t min, int64_t max, int64_t *value);
 int cli_number(const char *option, const char *text, double min, double max, double *value);

@@ -199,12 +199,8 @@ static int run_experiment(experiment_options *options) {
     status = cldsa_experiment_run(session.ctx, session.queue, &options->config, &hooks, &result);
     cli_watch_end(&watch);
     cli_session_close(&session);
-    if (status != CLDSA_SUCCESS) {
-        int code = cli_report(status);
-        if (status == CLDSA_INTERRUPTED)
-            fprintf(stderr, "cldsa: the same command continues the experiment\n");
-        return code;
-    }
+    if (status != CLDSA_SUCCESS)
+        return cli_report_run(status, "the same command continues the experiment");
     int code = print_tables(options, result);
     cldsa_experiment_free(result);
     return code;
@@ -253,6 +249,8 @@ static int run(int argc, char **argv) {
     else
         code = cli_parse(&cli_experiment, argc, argv, take, &options);
     if (code == CLI_GO)
+        code = run_options_check(&options.config.run, &options.paths);
+    if (code == CLI_GO)
         code = apply_lists(&options);
     if (code == CLI_GO) {
         cldsa_experiment_settle(&options.config);
@@ -265,7 +263,7 @@ static int run(int argc, char **argv) {
 
 const cli_command cli_experiment = {
     .name = "experiment",
-    .summary = "compare dense, fixed and adaptive sparsity: the table and its report",
+    .summary = "Compare dense, fixed and adaptive sparsity: the table and its report",
     .usage = "[controller] [--recipe causal|seed] [--quick] [--text PATH...] [OPTIONS]",
     .details =
         "Trains every combination of length, variant and seed, then prints the table with confidence intervals and\n"
@@ -276,6 +274,6 @@ const cli_command cli_experiment = {
         "  cldsa experiment --quick --text /usr/share/games/fortunes\n"
         "  cldsa experiment --recipe seed\n"
         "  cldsa experiment controller --draws 100\n"
-        "  cldsa experiment --task recall --pairs 16 --lengths 128 --variants dense,fixed25,adaptive --seeds 1,2,3\n",
+        "  cldsa experiment --task recall --pairs 16 --lengths 128 --variants dense,fixed25,adaptive --seeds 1,2,3",
     .run = run,
 };

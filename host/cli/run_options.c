@@ -68,5 +68,12 @@ int run_options_take(cldsa_run_config *config, run_paths *paths, int key, const 
     case RUN_CHECKPOINT_EVERY:
         return take_integer("checkpoint-every", value, 0, INT32_MAX, &config->checkpoint_every);
     }
-    return cli_usage("unexpected argument \"%s\"; see --help", value);
+    return cli_usage("unexpected argument \"%s\"; see cldsa train --help, cldsa experiment --help", value);
+}
+
+int run_options_check(const cldsa_run_config *config, const run_paths *paths) {
+    if (paths->count == 0 || config->data.task == CLDSA_TASK_TEXT)
+        return CLI_GO;
+    return cli_usage("--text %s is given, but task %s reads no text; leave it out, or choose --task text",
+                     paths->list[0], cldsa_task_names[config->data.task]);
 }

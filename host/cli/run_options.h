@@ -30,7 +30,7 @@ enum {
         {RUN_PAIRS, "pairs", "N", "task recall: key-value pairs per sequence (default 8)"},                            \
         {RUN_DISTANCE, "distance", "N", "task recall: filler tokens between pairs and queries (default 0)"},           \
         {RUN_BATCH, "batch", "N", "sequences per step (default 8)"},                                                   \
-        {RUN_STEPS, "steps", "N", "updates (default 500; --quick: 60)"},                                               \
+        {RUN_STEPS, "steps", "N", "updates (default 500; a quick experiment: 60)"},                                    \
         {RUN_LR, "lr", "X", "learning rate (default 0.001)"},                                                          \
         {RUN_WEIGHT_DECAY, "weight-decay", "X", "AdamW's weight decay (default 0.01)"},                                \
         {RUN_MAX_NORM, "max-norm", "X", "clip the global gradient norm (default 0: no clipping)"},                     \
@@ -50,6 +50,9 @@ typedef struct run_paths {
 
 /* Takes one of the options above. CLI_GO, or CLI_USAGE with a message printed. */
 int run_options_take(cldsa_run_config *config, run_paths *paths, int key, const char *value);
+
+/* CLI_USAGE where a text was named and the task reads none: better said now than found out after a day. */
+int run_options_check(const cldsa_run_config *config, const run_paths *paths);
 
 /* A position in a list of names; prints the nearest and returns CLI_USAGE if there is none. */
 int cli_choice(const char *option, const char *text, const char *const *names, int *value);

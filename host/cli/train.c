@@ -153,7 +153,7 @@ static int run_training(train_options *options) {
     cli_watch_end(&watch);
     cli_session_close(&session);
     if (status != CLDSA_SUCCESS)
-        return cli_report(status);
+        return cli_report_run(status, "the same command with --resume continues");
     if (options->json)
         print_json(&result);
     else
@@ -176,6 +176,8 @@ static int run(int argc, char **argv) {
         const char *const *file_paths = options.run.data.paths;
         code = cli_parse(&cli_train, argc, argv, take, &options);
         if (code == CLI_GO)
+            code = run_options_check(&options.run, &options.paths);
+        if (code == CLI_GO)
             code = run_training(&options);
         free((void *)file_paths);
     }
@@ -185,7 +187,7 @@ static int run(int argc, char **argv) {
 
 const cli_command cli_train = {
     .name = "train",
-    .summary = "train a model on text or on a task",
+    .summary = "Train a model on text or on a task",
     .usage = "[--config FILE] [--text PATH...] [OPTIONS]",
     .details =
         "Trains a transformer with latent attention, mixture of experts and sparse attention by the chosen variant.\n"
@@ -193,6 +195,6 @@ const cli_command cli_train = {
     .options = options_table,
     .examples = "  cldsa train --text book.txt --variant fixed25 --length 256 --steps 2000 --out run1\n"
                 "  cldsa train --task recall --pairs 16 --length 128 --variant adaptive\n"
-                "  cldsa train --text book.txt --variant fixed25 --length 256 --steps 4000 --out run1 --resume\n",
+                "  cldsa train --text book.txt --variant fixed25 --length 256 --steps 4000 --out run1 --resume",
     .run = run,
 };
