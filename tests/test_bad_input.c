@@ -207,6 +207,10 @@ static void texts(void **state) {
     snprintf(arguments, sizeof arguments, "--text '%s'", cli_path("nothing"));
     refuse_training(arguments, 2, "/nothing|no text file");
     refuse_training("--task recall --pairs 40 --length 32", 2, "40 pairs|32");
+    refuse_training("--task uniform --text book", 2, "--text book|uniform|--task text");
+    cli_run("experiment --recipe seed --text book --out '%s'", cli_path("run"));
+    cli_assert_error(2, "--text book|uniform");
+    assert_nothing_left("run");
 }
 
 static void refuse_config(const char *text, const char *parts) {
@@ -225,6 +229,7 @@ static void configurations(void **state) {
     (void)state;
     refuse_config("{\"stesp\": 4}", "stesp|\"steps\"");
     refuse_config("{\"model\": {\"hiden_size\": 4}}", "hiden_size|\"hidden_size\"");
+    refuse_config("{\"model\": {\"wings\": 4}}", "wings|known are|hidden_size");
     refuse_config("{\"model\": {\"hidden_size\": 0}}", "hidden_size is 0");
     refuse_config("{\"model\": {\"sparsity_policy\": \"fixd\"}}", "fixd|fixed");
     refuse_config("{\"steps\": \"4\"}", "steps");
@@ -233,6 +238,14 @@ static void configurations(void **state) {
     refuse_config("{\"steps\": 4", "JSON");
     refuse_config("[]", "object");
     refuse_training("--variant fixd25 --text x", 2, "fixd25|fixed25");
+    static const char *const axes[] = {"--seeds 1,2,1|seed 1", "--lengths 32,32|length 32",
+                                       "--variants dense,dense|variant dense"};
+    for (size_t i = 0; i < sizeof axes / sizeof *axes; ++i) {
+        int end = (int)strcspn(axes[i], "|");
+        cli_run("experiment --recipe seed --out '%s' %.*s", cli_path("run"), end, axes[i]);
+        cli_assert_error(2, axes[i] + end + 1);
+        assert_nothing_left("run");
+    }
     cli_run("train --config /nonexistent.json --text '%s' --out '%s'", text_path, cli_path("run"));
     cli_assert_error(3, "/nonexistent.json: ");
 }
@@ -249,6 +262,9 @@ static void checkpoints(void **state) {
     /* Not asked to continue: nothing is thrown away in silence. */
     cli_run("train --config '%s' --text '%s' --variant fixed50 --out '%s'", config_path, text_path, cli_path("warm"));
     cli_assert_error(2, "/warm|checkpoint-4|--resume");
+    cli_run("train --config '%s' --text '%s' --variant fixed50 --out '%s' --steps 3 --resume", config_path, text_path,
+            cli_path("warm"));
+    cli_assert_error(2, "/warm: |step 4|steps is 3");
     /* Damaged. */
     cli_shell("cp -r '%s' '%s'", cli_path("warm"), cli_path("damaged"));
     cli_shell("truncate -s 2000 '%s'", cli_path("damaged/checkpoint-4/model.safetensors"));

@@ -89,14 +89,23 @@ static bool is_known(const char *key, const char *const *names, size_t count) {
     return false;
 }
 
+/* Names the nearest known key, or all where none is near. */
+static cldsa_status unknown_key(const char *key, const char *source, const char *const *names, size_t count) {
+    const char *near = cldsa_nearest_name(key, names, count);
+    if (near)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: unknown key \"%s\"; did you mean \"%s\"?", source, key, near);
+    char known[1024];
+    size_t used = 0;
+    for (size_t i = 0; i < count && used < sizeof known; ++i)
+        used += (size_t)snprintf(known + used, sizeof known - used, " %s", names[i]);
+    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: unknown key \"%s\"; known are%s", source, key, known);
+}
+
 cldsa_status cldsa_json_check_keys(const cJSON *object, const char *source, const char *const *names, size_t count) {
     const cJSON *item;
     cJSON_ArrayForEach(item, object) {
-        if (!is_known(item->string, names, count)) {
-            const char *near = cldsa_nearest_name(item->string, names, count);
-            return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: unknown key \"%s\"%s%s%s", source, item->string,
-                              near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
-        }
+        if (!is_known(item->string, names, count))
+            return unknown_key(item->string, source, names, count);
         for (const cJSON *later = item->next; later; later = later->next)
             if (strcmp(later->string, item->string) == 0)
                 return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: key \"%s\" is given twice", source, item->string);

@@ -159,9 +159,9 @@ cldsa_status cldsa_config_set_variant(cldsa_config *config, const char *variant)
     const char *near = cldsa_nearest_name(variant, forms, sizeof forms / sizeof *forms);
     return cldsa_fail(
         CLDSA_INVALID_ARGUMENT,
-        "variant \"%s\" is unknown%s%s%s; known are dense, fixedN (N per cent kept), topkN (N keys kept), "
-        "adaptive, adaptive-length, adaptive-complexity and adaptive-entropy",
-        variant, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+        "variant \"%s\" is unknown%s%s; known are dense, fixedN (N per cent kept, 1 to 100), topkN (N keys kept, from "
+        "1), adaptive, adaptive-length, adaptive-complexity and adaptive-entropy",
+        variant, near ? "; perhaps " : "", near ? near : "");
 }
 
 /* ---- checks --------------------------------------------------------------------------------------------------- */

@@ -77,8 +77,10 @@ static cldsa_status allocate(cldsa_model *model, size_t bytes, const char *what,
     *out = clCreateBuffer(cldsa_context_cl(model->ctx), CL_MEM_READ_WRITE, bytes, NULL, &error);
     if (error) {
         *out = NULL;
-        return cldsa_fail(error, "allocating %.1f MiB for %s failed (%.1f MiB in use)", (double)bytes / 1048576, what,
-                          (double)cldsa_model_device_bytes(model) / 1048576);
+        return cldsa_fail(
+            error,
+            "allocating %.1f MiB for %s failed (%s, %.1f MiB in use); a smaller batch, length or model needs less",
+            (double)bytes / 1048576, what, cldsa_status_name(error), (double)cldsa_model_device_bytes(model) / 1048576);
     }
     /* Zeroed once, so that gaps and never-written values are the same in every run. */
     error = clEnqueueFillBuffer(model->queue, *out, &(cl_uint){0}, sizeof(cl_uint), 0, bytes / 4 * 4, 0, NULL, NULL);

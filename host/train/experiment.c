@@ -183,6 +183,26 @@ static cldsa_status run_cell(cldsa_context *ctx, cl_command_queue queue, const c
     return CLDSA_SUCCESS;
 }
 
+/* A cell that counted twice would pass for two independent runs: no spread, and significance out of nothing. */
+static cldsa_status check_axes(const cldsa_experiment_config *config) {
+    for (int i = 0; i < config->num_lengths; ++i)
+        for (int k = 0; k < i; ++k)
+            if (config->lengths[i] == config->lengths[k])
+                return cldsa_fail(CLDSA_INVALID_ARGUMENT, "experiment: length %d is given twice; each counts once",
+                                  config->lengths[i]);
+    for (int i = 0; i < config->num_variants; ++i)
+        for (int k = 0; k < i; ++k)
+            if (strcmp(config->variants[i], config->variants[k]) == 0)
+                return cldsa_fail(CLDSA_INVALID_ARGUMENT, "experiment: variant %s is given twice; each counts once",
+                                  config->variants[i]);
+    for (int i = 0; i < config->num_seeds; ++i)
+        for (int k = 0; k < i; ++k)
+            if (config->seeds[i] == config->seeds[k])
+                return cldsa_fail(CLDSA_INVALID_ARGUMENT, "experiment: seed %llu is given twice; each counts once",
+                                  (unsigned long long)config->seeds[i]);
+    return CLDSA_SUCCESS;
+}
+
 /* Seeds outermost: a grid stopped early has every length and variant once. */
 static void lay_out_cells(const cldsa_experiment_config *config, cldsa_experiment_result *result) {
     for (int s = 0; s < config->num_seeds; ++s)
@@ -273,6 +293,7 @@ static void name_devices(cldsa_experiment_result *result) {
 cldsa_status cldsa_experiment_run(cldsa_context *ctx, cl_command_queue queue, const cldsa_experiment_config *config,
                                   const cldsa_experiment_hooks *hooks, cldsa_experiment_result **out) {
     *out = NULL;
+    CLDSA_TRY(check_axes(config));
     int count = config->num_lengths * config->num_variants * config->num_seeds;
     cldsa_experiment_result *result = calloc(1, sizeof *result);
     cldsa_cell *cells = calloc((size_t)count + 1, sizeof *cells);

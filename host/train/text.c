@@ -169,7 +169,10 @@ static cldsa_status split_by_document(cldsa_text *text) {
     }
     if (text->part[0].size == 0 || text->part[1].size == 0)
         return cldsa_fail(CLDSA_INVALID_ARGUMENT,
-                          "%zu text files are too few to split by document; split by offset instead", text->count);
+                          "split by document leaves %s without text: %s and what else is given hold %zu file%s; give "
+                          "more files, or split by offset",
+                          text->part[0].size == 0 ? "training" : "validation", text->names[0], text->count,
+                          text->count == 1 ? "" : "s");
     return CLDSA_SUCCESS;
 }
 
