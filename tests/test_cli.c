@@ -54,6 +54,48 @@ static void explains_itself(void **state) {
     cli_assert_ok();
 }
 
+/* Takes the escapes of the hyphens out of a manual's text. */
+static void unescape(char *text) {
+    char *to = text;
+    for (const char *from = text; *from; ++from)
+        if (from[0] != '\\' || from[1] != '-')
+            *to++ = *from;
+    *to = '\0';
+}
+
+static void manual_knows_every_option(void **state) {
+    (void)state;
+    static const char *const commands[] = {"devices", "op",     "check",   "train", "experiment",
+                                           "bench",   "report", "compare", "tune"};
+    char *text = NULL;
+    size_t size = 0;
+    assert_int_equal(cldsa_file_read(CLDSA_TEST_MANUAL, 1 << 20, &text, &size), CLDSA_SUCCESS);
+    unescape(text);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i) {
+        /* What experiment shares with train stands with train, right before it; tune has two sections. */
+        char start[64], end[64];
+        snprintf(start, sizeof start, ".SS \"cldsa %s", strcmp(commands[i], "experiment") ? commands[i] : "train");
+        const char *last = i + 1 < sizeof commands / sizeof *commands ? commands[i + 1] : NULL;
+        snprintf(end, sizeof end, last ? ".SS \"cldsa %s" : ".SH EXIT", last ? last : "");
+        char *from = strstr(text, start), *to = strstr(text, end);
+        assert_true(from && to && from < to);
+        char kept = *to;
+        *to = '\0';
+        cli_run("%s --help", commands[i]);
+        cli_assert_ok();
+        for (const char *line = cli_result.out; (line = strstr(line, "\n  --")); ++line) {
+            char option[64];
+            snprintf(option, sizeof option, "%.*s", (int)strcspn(line + 3, " "), line + 3);
+            bool common =
+                strcmp(option, "--device") == 0 || strcmp(option, "--json") == 0 || strcmp(option, "--help") == 0;
+            if (!common && !strstr(from, option))
+                fail_msg("docs/cldsa.1 does not say what cldsa %s %s is", commands[i], option);
+        }
+        *to = kept;
+    }
+    free(text);
+}
+
 static void refuses_wrong_usage(void **state) {
     (void)state;
     cli_run(" ");
@@ -230,10 +272,10 @@ static void lists_operations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(explains_itself),   cmocka_unit_test(refuses_wrong_usage),
-        cmocka_unit_test(needs_a_platform),  cmocka_unit_test(agrees_with_clinfo),
-        cmocka_unit_test(runs_an_operation), cmocka_unit_test(refuses_wrong_inputs),
-        cmocka_unit_test(lists_operations),
+        cmocka_unit_test(explains_itself),      cmocka_unit_test(manual_knows_every_option),
+        cmocka_unit_test(refuses_wrong_usage),  cmocka_unit_test(needs_a_platform),
+        cmocka_unit_test(agrees_with_clinfo),   cmocka_unit_test(runs_an_operation),
+        cmocka_unit_test(refuses_wrong_inputs), cmocka_unit_test(lists_operations),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
