@@ -1,52 +1,24 @@
 /* masked_attention and its backward pass: softmax(q k^T) v over the keys that a mask or range leaves visible. */
+#include "host/ops/masked_attention.h"
 #include "host/ops/attention_tile.h"
 #include "host/ops/philox.h"
 
-#include <cldsa/masked_attention.h>
-
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 static const char *const dims[] = {"B", "S", "H", "D", "T", "Hk", "Dv", NULL};
-enum { B, S, H, D, T, HK, DV };
-
-static const char *const range_names[] = {"all", "causal", "rows", NULL};
 
 typedef cldsa_masked_attention_args forward_args;
 typedef cldsa_masked_attention_backward_args backward_args;
 
-enum { KEYS = 64 }; /* of a tile, and of a block of dropout words */
-
-/* What both operations know about a call. */
-typedef struct attention_call {
-    const cldsa_tensor *q, *k, *v, *mask, *ks, *ke, *lse;
-    cldsa_range range;
-    float softmax_scale, dropout_p;
-    uint64_t seed;
-    uint32_t stream;
-} attention_call;
-
-#define ATTENTION_CALL(args)                                                                                           \
-    {                                                                                                                  \
-        &(args)->q, &(args)->k, &(args)->v, &(args)->mask, &(args)->ks, &(args)->ke, &(args)->lse, (args)->range,      \
-            (args)->softmax_scale, (args)->dropout_p, (args)->dropout_seed, (args)->dropout_stream                     \
-    }
-
-static double scale_of(const attention_call *call, int64_t d) {
-    return call->softmax_scale != 0 ? call->softmax_scale : 1 / sqrt((double)d);
-}
-
-static float dropout_scale(const attention_call *call) {
-    return 1.0f / (1.0f - call->dropout_p);
-}
+static const char *const range_names[] = {"all", "causal", "rows", NULL};
 
 /* ---- checks and costs ---------------------------------------------------------------------------------------- */
 
-static cldsa_status check_call(const cldsa_run *run, const attention_call *call) {
-    if (run->dims[HK] > 0 && run->dims[H] % run->dims[HK] != 0)
+static cldsa_status check_call(const cldsa_run *run, const cldsa_masked_call *call) {
+    if (run->dims[MASKED_HK] > 0 && run->dims[MASKED_H] % run->dims[MASKED_HK] != 0)
         return cldsa_fail(CLDSA_INVALID_SHAPE, "%s: k has %lld heads; they must divide q's %lld", run->op->name,
-                          (long long)run->dims[HK], (long long)run->dims[H]);
+                          (long long)run->dims[MASKED_HK], (long long)run->dims[MASKED_H]);
     if (call->k->dtype != call->q->dtype || call->v->dtype != call->q->dtype)
         return cldsa_fail(CLDSA_INVALID_DTYPE, "%s: q, k and v are %s, %s and %s; they must be the same", run->op->name,
                           cldsa_dtype_name(call->q->dtype), cldsa_dtype_name(call->k->dtype),
@@ -60,31 +32,32 @@ static cldsa_status check_call(const cldsa_run *run, const attention_call *call)
 }
 
 static cldsa_status check_forward(const cldsa_run *run) {
-    const attention_call call = ATTENTION_CALL((const forward_args *)run->args);
+    const cldsa_masked_call call = CLDSA_MASKED_CALL((const forward_args *)run->args);
     return check_call(run, &call);
 }
 
 static cldsa_status check_backward(const cldsa_run *run) {
-    const attention_call call = ATTENTION_CALL((const backward_args *)run->args);
+    const cldsa_masked_call call = CLDSA_MASKED_CALL((const backward_args *)run->args);
     return check_call(run, &call);
 }
 
 /* Pairs of a query and a key it sees, as far as the host knows: masks and row ranges count as dense. */
 static double visible_pairs(const cldsa_run *run, cldsa_range range) {
-    const double s = (double)run->dims[S], t = (double)run->dims[T];
+    const double s = (double)run->dims[MASKED_S], t = (double)run->dims[MASKED_T];
     double pairs = s * t;
     if (range == CLDSA_RANGE_CAUSAL)
         pairs = t >= s ? s * t - s * (s - 1) / 2 : t * (t + 1) / 2;
-    return pairs * (double)(run->dims[B] * run->dims[H]);
+    return pairs * (double)(run->dims[MASKED_B] * run->dims[MASKED_H]);
 }
 
 static double forward_flops(const cldsa_run *run) {
-    return 2 * visible_pairs(run, ((const forward_args *)run->args)->range) * (double)(run->dims[D] + run->dims[DV]);
+    return 2 * visible_pairs(run, ((const forward_args *)run->args)->range) *
+           (double)(run->dims[MASKED_D] + run->dims[MASKED_DV]);
 }
 
 static double backward_flops(const cldsa_run *run) {
     return visible_pairs(run, ((const backward_args *)run->args)->range) *
-           (6 * (double)run->dims[D] + 4 * (double)run->dims[DV]);
+           (6 * (double)run->dims[MASKED_D] + 4 * (double)run->dims[MASKED_DV]);
 }
 
 static double tensor_bytes(const cldsa_tensor *tensor) {
@@ -104,162 +77,20 @@ static double backward_bytes(const cldsa_run *run) {
            tensor_bytes(&a->dk) + tensor_bytes(&a->dv);
 }
 
-/* ---- reference ----------------------------------------------------------------------------------------------- */
-
-/* Positions of the tensors in the field tables; the first six are the same in both. */
-enum { F_Q, F_K, F_V, F_MASK, F_KS, F_KE, F_OUT, F_LSE, F_DOUT, F_DQ, F_DK, F_DV };
-
-typedef struct row_view {
-    const attention_call *call;
-    const int64_t *dims;
-    const cldsa_host_tensor *tensors;
-    int64_t b, i, h;
-} row_view;
-
-static bool row_sees(const row_view *row, int64_t j) {
-    const int64_t s = row->dims[S], t = row->dims[T], at = row->b * s + row->i;
-    if (row->call->range == CLDSA_RANGE_CAUSAL && j >= t - s + row->i + 1)
-        return false;
-    if (row->call->range == CLDSA_RANGE_ROWS && (j < row->tensors[F_KS].data[at] || j >= row->tensors[F_KE].data[at]))
-        return false;
-    const cldsa_host_tensor *mask = &row->tensors[F_MASK];
-    if (!mask->data)
-        return true;
-    if (mask->dtype == CLDSA_U8)
-        return mask->data[at * t + j] != 0;
-    return (uint32_t)mask->data[at * ((t + 31) / 32) + j / 32] >> (j % 32) & 1;
-}
-
-static const double *query_row(const row_view *row, int field, int64_t columns) {
-    return row->tensors[field].data + ((row->b * row->dims[S] + row->i) * row->dims[H] + row->h) * columns;
-}
-
-static const double *key_row(const row_view *row, int field, int64_t j, int64_t columns) {
-    const int64_t hk = row->h / (row->dims[H] / row->dims[HK]);
-    return row->tensors[field].data + ((row->b * row->dims[T] + j) * row->dims[HK] + hk) * columns;
-}
-
-static double dot(const double *x, const double *y, int64_t n) {
-    double sum = 0;
-    for (int64_t c = 0; c < n; ++c)
-        sum += x[c] * y[c];
-    return sum;
-}
-
-static bool dropped(const row_view *row, int64_t j) {
-    if (row->call->dropout_p == 0)
-        return false;
-    const uint64_t index = (uint64_t)((row->b * row->dims[H] + row->h) * row->dims[S] + row->i);
-    const uint64_t element = index * (uint64_t)cldsa_round_up(row->dims[T], KEYS) + (uint64_t)j;
-    const uint32_t word = cldsa_philox_element(element, row->call->stream, row->call->seed);
-    return word < cldsa_dropout_threshold(row->call->dropout_p);
-}
-
-/*
- * Weights of one row before dropout, and its lse; all 0 and +inf for a row that sees no key. A NaN among the scores
- * makes all visible weights NaN. A weight of 0 hides its key: what stands in k and v there has no effect.
- */
-static double row_weights(const row_view *row, double *p) {
-    const int64_t t = row->dims[T], d = row->dims[D];
-    double top = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < t; ++j) {
-        p[j] = row_sees(row, j) ? scale_of(row->call, d) * dot(query_row(row, F_Q, d), key_row(row, F_K, j, d), d)
-                                : -INFINITY;
-        top = p[j] > top ? p[j] : top;
-    }
-    for (int64_t j = 0; j < t; ++j) {
-        p[j] = p[j] == -INFINITY ? 0 : exp(p[j] - top);
-        sum += p[j];
-    }
-    if (sum == 0)
-        return INFINITY;
-    for (int64_t j = 0; j < t; ++j)
-        p[j] = row_sees(row, j) ? p[j] / sum : 0;
-    return top + log(sum);
-}
-
-#define FOR_EACH_ROW(row, dims)                                                                                        \
-    for ((row).b = 0; (row).b < (dims)[B]; ++(row).b)                                                                  \
-        for ((row).i = 0; (row).i < (dims)[S]; ++(row).i)                                                              \
-            for ((row).h = 0; (row).h < (dims)[H]; ++(row).h)
-
-static void forward_reference(const cldsa_reference_call *reference) {
-    const attention_call call = ATTENTION_CALL((const forward_args *)reference->args);
-    const int64_t *n = reference->dims;
-    double *p = calloc((size_t)n[T] + 1, sizeof *p);
-    row_view row = {.call = &call, .dims = n, .tensors = reference->tensors};
-    FOR_EACH_ROW(row, n) {
-        double *out = (double *)query_row(&row, F_OUT, n[DV]);
-        const double lse = row_weights(&row, p);
-        if (reference->tensors[F_LSE].data)
-            *(double *)query_row(&row, F_LSE, 1) = lse;
-        for (int64_t c = 0; c < n[DV]; ++c)
-            out[c] = 0;
-        for (int64_t j = 0; j < n[T]; ++j) {
-            const double weight = dropped(&row, j) ? 0 : p[j] * dropout_scale(&call);
-            for (int64_t c = 0; c < n[DV] && weight != 0; ++c)
-                out[c] += weight * key_row(&row, F_V, j, n[DV])[c];
-        }
-    }
-    free(p);
-}
-
-/* The softmax's own derivative, from p itself: neither out nor lse is read. */
-static void backward_reference(const cldsa_reference_call *reference) {
-    const attention_call call = ATTENTION_CALL((const backward_args *)reference->args);
-    const int64_t *n = reference->dims;
-    cldsa_host_tensor *tensors = reference->tensors;
-    const double scale = scale_of(&call, n[D]);
-    double *p = calloc((size_t)n[T] + 1, sizeof *p), *dp = calloc((size_t)n[T] + 1, sizeof *dp);
-    for (int64_t e = 0; e < n[B] * n[T] * n[HK] * n[D]; ++e)
-        tensors[F_DK].data[e] = 0;
-    for (int64_t e = 0; e < n[B] * n[T] * n[HK] * n[DV]; ++e)
-        tensors[F_DV].data[e] = 0;
-    row_view row = {.call = &call, .dims = n, .tensors = tensors};
-    FOR_EACH_ROW(row, n) {
-        const double *q = query_row(&row, F_Q, n[D]), *dout = query_row(&row, F_DOUT, n[DV]);
-        double *dq = (double *)query_row(&row, F_DQ, n[D]), mean = 0;
-        row_weights(&row, p);
-        for (int64_t j = 0; j < n[T]; ++j) {
-            dp[j] = p[j] == 0 || dropped(&row, j)
-                        ? 0
-                        : dropout_scale(&call) * dot(dout, key_row(&row, F_V, j, n[DV]), n[DV]);
-            mean += p[j] * dp[j];
-        }
-        for (int64_t c = 0; c < n[D]; ++c)
-            dq[c] = 0;
-        for (int64_t j = 0; j < n[T]; ++j) {
-            const double ds = p[j] * (dp[j] - mean) * scale, weight = p[j] * dropout_scale(&call);
-            const double *k = key_row(&row, F_K, j, n[D]);
-            double *dk = (double *)key_row(&row, F_DK, j, n[D]), *dv = (double *)key_row(&row, F_DV, j, n[DV]);
-            if (p[j] == 0)
-                continue;
-            for (int64_t c = 0; c < n[D]; ++c) {
-                dq[c] += ds * k[c];
-                dk[c] += ds * q[c];
-            }
-            for (int64_t c = 0; c < n[DV] && !dropped(&row, j); ++c)
-                dv[c] += weight * dout[c];
-        }
-    }
-    free(p);
-    free(dp);
-}
-
 /* ---- kernels ------------------------------------------------------------------------------------------------- */
 
 /* Options of every kernel; those of the forward kernels come behind. */
-static void kernel_options(const cldsa_run *run, const attention_call *call, char *options, const char *more) {
+static void kernel_options(const cldsa_run *run, const cldsa_masked_call *call, char *options, const char *more) {
     cldsa_run_options(run, options, "-DD=%d -DDV=%d -DH=%d -DHK=%d -DDTYPE=%s -DMASK=%d -DRANGE=%d -DDROPOUT=%d %s",
-                      (int)run->dims[D], (int)run->dims[DV], (int)run->dims[H], (int)run->dims[HK],
-                      cldsa_dtype_macro(call->q->dtype),
+                      (int)run->dims[MASKED_D], (int)run->dims[MASKED_DV], (int)run->dims[MASKED_H],
+                      (int)run->dims[MASKED_HK], cldsa_dtype_macro(call->q->dtype),
                       !call->mask->mem                ? 0
                       : call->mask->dtype == CLDSA_U8 ? 1
                                                       : 2,
                       (int)call->range, call->dropout_p > 0, more);
 }
 
-static void forward_options(const cldsa_run *run, const attention_call *call, char *options) {
+static void forward_options(const cldsa_run *run, const cldsa_masked_call *call, char *options) {
     const forward_args *args = run->args;
     char more[64];
     snprintf(more, sizeof more, "-DOUT_DTYPE=%s -DHAS_LSE=%d", cldsa_dtype_macro(args->out.dtype),
@@ -270,30 +101,30 @@ static void forward_options(const cldsa_run *run, const attention_call *call, ch
 #define INPUT_ARGS(args)                                                                                               \
     CLDSA_ARG_TENSOR((args)->q), CLDSA_ARG_TENSOR((args)->k), CLDSA_ARG_TENSOR((args)->v),                             \
         CLDSA_ARG_TENSOR((args)->mask), CLDSA_ARG_TENSOR((args)->ks), CLDSA_ARG_TENSOR((args)->ke)
-#define SHAPE_ARGS(run) CLDSA_ARG_I32((run)->dims[S]), CLDSA_ARG_I32((run)->dims[T])
+#define SHAPE_ARGS(run) CLDSA_ARG_I32((run)->dims[MASKED_S]), CLDSA_ARG_I32((run)->dims[MASKED_T])
 #define DROPOUT_ARGS(call)                                                                                             \
-    CLDSA_ARG_U32(cldsa_dropout_threshold((call)->dropout_p)), CLDSA_ARG_F32(dropout_scale(call)),                     \
+    CLDSA_ARG_U32(cldsa_dropout_threshold((call)->dropout_p)), CLDSA_ARG_F32(cldsa_masked_dropout_scale(call)),        \
         CLDSA_ARG_U32((call)->stream), CLDSA_ARG_U64((call)->seed)
 
 static const double LOG2_E = 1.4426950408889634;
 
 static int64_t query_tiles(const cldsa_run *run, int64_t queries) {
-    return cldsa_ceil_div(run->dims[S], queries);
+    return cldsa_ceil_div(run->dims[MASKED_S], queries);
 }
 
 static cldsa_status enqueue_forward(cldsa_run *run, const char *kernel_name, int64_t queries, size_t group_size) {
     const forward_args *args = run->args;
-    const attention_call call = ATTENTION_CALL(args);
+    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
     char options[CLDSA_OPTIONS_MAX];
     forward_options(run, &call, options);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, kernel_name, options, &kernel));
-    const size_t global[] = {(size_t)query_tiles(run, queries) * group_size, (size_t)run->dims[H],
-                             (size_t)run->dims[B]};
+    const size_t global[] = {(size_t)query_tiles(run, queries) * group_size, (size_t)run->dims[MASKED_H],
+                             (size_t)run->dims[MASKED_B]};
     const size_t local[] = {group_size, 1, 1};
     return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
                          CLDSA_ARG_TENSOR(args->lse), SHAPE_ARGS(run),
-                         CLDSA_ARG_F32(scale_of(&call, run->dims[D]) * LOG2_E), DROPOUT_ARGS(&call));
+                         CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call));
 }
 
 /* ---- vec ----------------------------------------------------------------------------------------------------- */
@@ -302,8 +133,8 @@ static cldsa_status enqueue_forward(cldsa_run *run, const char *kernel_name, int
 enum { VEC_STACK_BYTES = 2 << 20 };
 
 static bool fits_stack(const cldsa_run *run, int64_t queries) {
-    const int64_t columns = cldsa_round_up(run->dims[D], 16) + cldsa_round_up(run->dims[DV], 16);
-    return 4 * (3 * KEYS * columns + 2 * queries * columns + 2 * queries * KEYS) <= VEC_STACK_BYTES;
+    const int64_t columns = cldsa_round_up(run->dims[MASKED_D], 16) + cldsa_round_up(run->dims[MASKED_DV], 16);
+    return 4 * (3 * MASKED_KEYS * columns + 2 * queries * columns + 2 * queries * MASKED_KEYS) <= VEC_STACK_BYTES;
 }
 
 /* Nor has a GPU that much private memory: compilers for AMD's refuse it. */
@@ -312,7 +143,7 @@ static bool vec_can_run(const cldsa_run *run) {
 }
 
 static bool vec_legal(const cldsa_run *run, const int *tune) {
-    return tune[0] > 0 && tune[0] % 32 == 0 && KEYS % tune[1] == 0 && tune[0] % tune[1] == 0 &&
+    return tune[0] > 0 && tune[0] % 32 == 0 && MASKED_KEYS % tune[1] == 0 && tune[0] % tune[1] == 0 &&
            fits_stack(run, tune[0]);
 }
 
@@ -321,9 +152,10 @@ static bool vec_legal(const cldsa_run *run, const int *tune) {
  * its own, and dropout's counters, would need the row's query.
  */
 static void heads_as_rows(const forward_args *args, int64_t *n) {
-    if (n[S] == 1 && n[HK] == 1 && !args->mask.mem && args->range != CLDSA_RANGE_ROWS && args->dropout_p == 0) {
-        n[S] = n[H];
-        n[H] = 1;
+    if (n[MASKED_S] == 1 && n[MASKED_HK] == 1 && !args->mask.mem && args->range != CLDSA_RANGE_ROWS &&
+        args->dropout_p == 0) {
+        n[MASKED_S] = n[MASKED_H];
+        n[MASKED_H] = 1;
     }
 }
 
@@ -335,10 +167,10 @@ static void vec_forward_defaults(const cldsa_run *run, int *tune) {
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
     cldsa_run tiled = *run;
     heads_as_rows(run->args, tiled.dims);
-    const bool one_query = run->dims[S] == 1;
+    const bool one_query = run->dims[MASKED_S] == 1;
     const bool causal = ((const forward_args *)run->args)->range == CLDSA_RANGE_CAUSAL && !one_query;
-    const int64_t heads = tiled.dims[B] * tiled.dims[H], enough = one_query ? units : 4 * units;
-    const int64_t rows = causal ? tiled.dims[S] / 4 : tiled.dims[S];
+    const int64_t heads = tiled.dims[MASKED_B] * tiled.dims[MASKED_H], enough = one_query ? units : 4 * units;
+    const int64_t rows = causal ? tiled.dims[MASKED_S] / 4 : tiled.dims[MASKED_S];
     for (tune[0] = 128; tune[0] > 32; tune[0] /= 2)
         if (rows > tune[0] / 2 && heads * query_tiles(&tiled, tune[0]) >= enough && fits_stack(run, tune[0]))
             break;
@@ -348,7 +180,7 @@ static cldsa_status vec_forward(cldsa_run *run) {
     cldsa_run tiled = *run;
     forward_args args = *(const forward_args *)run->args;
     heads_as_rows(&args, tiled.dims);
-    if (run->dims[S] == 1 && args.range == CLDSA_RANGE_CAUSAL)
+    if (run->dims[MASKED_S] == 1 && args.range == CLDSA_RANGE_CAUSAL)
         args.range = CLDSA_RANGE_ALL; /* the last query sees all keys, and so do its heads */
     tiled.args = &args;
     return enqueue_forward(&tiled, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
@@ -356,12 +188,13 @@ static cldsa_status vec_forward(cldsa_run *run) {
 
 /* Work-items own key blocks; where heads alone do not keep the device busy, the keys are cut into chunks. */
 typedef struct chunk_plan {
-    int64_t chunks, blocks; /* blocks of KEYS keys in a chunk */
+    int64_t chunks, blocks; /* blocks of MASKED_KEYS keys in a chunk */
 } chunk_plan;
 
 static chunk_plan plan_chunks(const cldsa_run *run) {
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
-    const int64_t blocks = cldsa_ceil_div(run->dims[T], KEYS), heads = run->dims[B] * run->dims[HK];
+    const int64_t blocks = cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS),
+                  heads = run->dims[MASKED_B] * run->dims[MASKED_HK];
     int64_t chunks = heads > 0 ? cldsa_ceil_div(units * cldsa_run_tune(run, "ITEMS_PER_UNIT"), heads) : 1;
     chunks = chunks > blocks ? blocks : chunks;
     chunks = chunks < 1 ? 1 : chunks;
@@ -375,27 +208,29 @@ static size_t aligned(int64_t floats) {
 
 /* delta per chunk; with several chunks their copies of dq too. */
 static size_t delta_bytes(const cldsa_run *run, int64_t chunks) {
-    return aligned(chunks * run->dims[B] * run->dims[S] * run->dims[H]);
+    return aligned(chunks * run->dims[MASKED_B] * run->dims[MASKED_S] * run->dims[MASKED_H]);
 }
 
 static void vec_backward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
     const chunk_plan plan = plan_chunks(run);
     *preferred = delta_bytes(run, plan.chunks);
     if (plan.chunks > 1)
-        *preferred += aligned(plan.chunks * run->dims[B] * run->dims[S] * run->dims[H] * run->dims[D]);
+        *preferred += aligned(plan.chunks * run->dims[MASKED_B] * run->dims[MASKED_S] * run->dims[MASKED_H] *
+                              run->dims[MASKED_D]);
     *minimum = delta_bytes(run, 1); /* then all keys are one chunk */
 }
 
 static cldsa_status vec_backward(cldsa_run *run) {
     const backward_args *args = run->args;
-    const attention_call call = ATTENTION_CALL(args);
+    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
     chunk_plan plan = plan_chunks(run);
     size_t preferred, minimum;
     vec_backward_workspace(run, &preferred, &minimum);
     if (run->workspace_bytes < preferred)
-        plan = (chunk_plan){.chunks = 1, .blocks = cldsa_ceil_div(run->dims[T], KEYS)};
+        plan = (chunk_plan){.chunks = 1, .blocks = cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS)};
 
-    const int64_t rows = run->dims[B] * run->dims[S] * run->dims[H], count = rows * run->dims[D];
+    const int64_t rows = run->dims[MASKED_B] * run->dims[MASKED_S] * run->dims[MASKED_H],
+                  count = rows * run->dims[MASKED_D];
     const cldsa_tensor delta = cldsa_run_scratch(run, 0, CLDSA_F32, plan.chunks * rows);
     const cldsa_tensor parts =
         plan.chunks == 1 ? args->dq
@@ -405,12 +240,12 @@ static cldsa_status vec_backward(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_vec", options, &kernel));
     const size_t one[] = {1, 1, 1};
-    const size_t global[] = {(size_t)plan.chunks, (size_t)run->dims[HK], (size_t)run->dims[B]};
+    const size_t global[] = {(size_t)plan.chunks, (size_t)run->dims[MASKED_HK], (size_t)run->dims[MASKED_B]};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, one, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
                             CLDSA_ARG_TENSOR(args->lse), CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(parts),
                             CLDSA_ARG_TENSOR(args->dk), CLDSA_ARG_TENSOR(args->dv), CLDSA_ARG_TENSOR(delta),
-                            SHAPE_ARGS(run), CLDSA_ARG_I32(plan.blocks), CLDSA_ARG_F32(scale_of(&call, run->dims[D])),
-                            DROPOUT_ARGS(&call)));
+                            SHAPE_ARGS(run), CLDSA_ARG_I32(plan.blocks),
+                            CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D])), DROPOUT_ARGS(&call)));
     if (plan.chunks == 1)
         return CLDSA_SUCCESS;
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_sum", options, &kernel));
@@ -430,16 +265,16 @@ static int64_t simt_queries(const int *tune) {
 /* The three arrays of cl/masked_attention_simt.clh. */
 static bool simt_legal(const cldsa_run *run, const int *tune) {
     const int64_t queries = simt_queries(tune), pad = 4, depth = 32;
-    int64_t stage = depth * (queries + KEYS + 2 * pad);
+    int64_t stage = depth * (queries + MASKED_KEYS + 2 * pad);
     stage = stage > 64 * 64 ? stage : 64 * 64;
-    const int64_t bytes = 4 * (stage + queries * (KEYS + pad) + 16 * queries);
+    const int64_t bytes = 4 * (stage + queries * (MASKED_KEYS + pad) + 16 * queries);
     return (size_t)bytes <= cldsa_context_capabilities(run->ctx)->local_mem_bytes;
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
     tune[1] = cldsa_default_unroll(run);
     const bool nvidia = cldsa_context_capabilities(run->ctx)->nv_ptx; /* whose compiler fits wide rows in */
-    if (cldsa_few_registers(run) || (!nvidia && run->dims[DV] > 256))
+    if (cldsa_few_registers(run) || (!nvidia && run->dims[MASKED_DV] > 256))
         tune[0] = 2;
     while (tune[0] > 1 && !simt_legal(run, tune))
         tune[0] /= 2;
@@ -459,11 +294,11 @@ static void simt_backward_workspace(const cldsa_run *run, size_t *preferred, siz
 
 static cldsa_status simt_backward(cldsa_run *run) {
     const backward_args *args = run->args;
-    const attention_call call = ATTENTION_CALL(args);
-    const int64_t rows = run->dims[B] * run->dims[S] * run->dims[H];
+    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
+    const int64_t rows = run->dims[MASKED_B] * run->dims[MASKED_S] * run->dims[MASKED_H];
     const cldsa_tensor delta = cldsa_run_scratch(run, 0, CLDSA_F32, rows);
     const size_t local[] = {SIMT_GROUP, 1, 1};
-    const cl_float scale = (cl_float)scale_of(&call, run->dims[D]);
+    const cl_float scale = (cl_float)cldsa_masked_scale(&call, run->dims[MASKED_D]);
     char options[CLDSA_OPTIONS_MAX];
     kernel_options(run, &call, options, "");
     cldsa_kernel *kernel;
@@ -473,15 +308,15 @@ static cldsa_status simt_backward(cldsa_run *run) {
                             CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_U64(rows)));
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dq", options, &kernel));
-    const size_t query_groups[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * SIMT_GROUP, (size_t)run->dims[H],
-                                   (size_t)run->dims[B]};
+    const size_t query_groups[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * SIMT_GROUP,
+                                   (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, query_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
                             CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dq),
                             SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call)));
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dkv", options, &kernel));
-    const size_t key_groups[] = {(size_t)cldsa_ceil_div(run->dims[T], KEYS) * SIMT_GROUP, (size_t)run->dims[HK],
-                                 (size_t)run->dims[B]};
+    const size_t key_groups[] = {(size_t)cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS) * SIMT_GROUP,
+                                 (size_t)run->dims[MASKED_HK], (size_t)run->dims[MASKED_B]};
     return CLDSA_ENQUEUE(&run->stream, kernel, 3, key_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
                          CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dk),
                          CLDSA_ARG_TENSOR(args->dv), SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call));
@@ -491,21 +326,28 @@ static cldsa_status simt_backward(cldsa_run *run) {
 
 static cldsa_attention_tile tile_of(const cldsa_run *run) {
     const int64_t *n = run->dims;
-    return (cldsa_attention_tile){
-        .queries = n[B] * n[S], .kv_heads = n[HK], .group = n[H] / n[HK], .columns = n[DV], .places = n[T]};
+    return (cldsa_attention_tile){.queries = n[MASKED_B] * n[MASKED_S],
+                                  .kv_heads = n[MASKED_HK],
+                                  .group = n[MASKED_H] / n[MASKED_HK],
+                                  .columns = n[MASKED_DV],
+                                  .places = n[MASKED_T]};
 }
 
 static cldsa_attention_rows tile_rows(const cldsa_run *run) {
     const forward_args *args = run->args;
     const int64_t *n = run->dims;
-    return (cldsa_attention_rows){
-        .out = args->out, .lse = args->lse, .rows = n[B] * n[S] * n[H], .heads = n[H], .columns = n[DV]};
+    return (cldsa_attention_rows){.out = args->out,
+                                  .lse = args->lse,
+                                  .rows = n[MASKED_B] * n[MASKED_S] * n[MASKED_H],
+                                  .heads = n[MASKED_H],
+                                  .columns = n[MASKED_DV]};
 }
 
 static bool tile_can_run(const cldsa_run *run) {
     const int64_t *n = run->dims;
-    return ((const forward_args *)run->args)->dropout_p == 0 && n[HK] > 0 && n[B] * n[T] * n[HK] < UINT32_MAX &&
-           n[B] * n[S] * n[H] < UINT32_MAX && /* row numbers are 32-bit */
+    return ((const forward_args *)run->args)->dropout_p == 0 && n[MASKED_HK] > 0 &&
+           n[MASKED_B] * n[MASKED_T] * n[MASKED_HK] < UINT32_MAX &&
+           n[MASKED_B] * n[MASKED_S] * n[MASKED_H] < UINT32_MAX && /* row numbers are 32-bit */
            cldsa_context_device_info(run->ctx)->max_work_group_size >= ATTENTION_TILE_WG &&
            cldsa_attention_tile_legal(run, (int[]){1});
 }
@@ -518,35 +360,35 @@ static void tile_defaults(const cldsa_run *run, int *tune) {
 static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
     const cldsa_attention_rows rows = tile_rows(run);
     *preferred = cldsa_attention_parts_bytes(
-        &rows, cldsa_attention_cut(run->dims[T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT")).count);
+        &rows, cldsa_attention_cut(run->dims[MASKED_T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT")).count);
     *minimum = 0;
 }
 
 static cldsa_status tile_forward(cldsa_run *run) {
     const forward_args *args = run->args;
-    const attention_call call = ATTENTION_CALL(args);
+    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
     const int64_t *n = run->dims;
     const cldsa_attention_tile tile = tile_of(run);
     const cldsa_attention_rows rows = tile_rows(run);
     const cldsa_attention_parts parts =
-        cldsa_attention_cut_to_fit(run, &rows, n[T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT"));
+        cldsa_attention_cut_to_fit(run, &rows, n[MASKED_T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT"));
     char options[CLDSA_OPTIONS_MAX], more[160];
     snprintf(more, sizeof more, "-DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d",
              cldsa_dtype_macro(args->out.dtype), args->lse.mem != NULL, parts.count > 1,
-             cldsa_rows_in_fours(&args->q, n[D]), cldsa_rows_in_fours(&args->k, n[D]),
-             cldsa_rows_in_fours(&args->v, n[DV]));
+             cldsa_rows_in_fours(&args->q, n[MASKED_D]), cldsa_rows_in_fours(&args->k, n[MASKED_D]),
+             cldsa_rows_in_fours(&args->v, n[MASKED_DV]));
     kernel_options(run, &call, options, more);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_tile", options, &kernel));
     const size_t local[] = {ATTENTION_TILE_WG, 1, 1};
-    const size_t global[] = {(size_t)(n[B] * n[S] * ATTENTION_TILE_WG),
+    const size_t global[] = {(size_t)(n[MASKED_B] * n[MASKED_S] * ATTENTION_TILE_WG),
                              (size_t)cldsa_attention_tile_head_groups(&tile, cldsa_run_tune(run, "ROWS")),
                              (size_t)parts.count};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
                             CLDSA_ARG_TENSOR(args->lse),
-                            CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)), CLDSA_ARG_U32(n[S]),
-                            CLDSA_ARG_U32(n[T]), CLDSA_ARG_U32(n[H]), CLDSA_ARG_U32(parts.size),
-                            CLDSA_ARG_F32(scale_of(&call, n[D]) * LOG2_E)));
+                            CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)),
+                            CLDSA_ARG_U32(n[MASKED_S]), CLDSA_ARG_U32(n[MASKED_T]), CLDSA_ARG_U32(n[MASKED_H]),
+                            CLDSA_ARG_U32(parts.size), CLDSA_ARG_F32(cldsa_masked_scale(&call, n[MASKED_D]) * LOG2_E)));
     return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
 }
 
@@ -560,7 +402,7 @@ static int prefer_vec_on_cpu(const cldsa_run *run) {
 static int choose_forward(const cldsa_run *run) {
     enum { TILE = 2, SIMT_QUERIES = 64, TILE_HEADS = 16 };
     const int chosen = prefer_vec_on_cpu(run);
-    const int64_t queries = run->dims[S], group = run->dims[H] / run->dims[HK];
+    const int64_t queries = run->dims[MASKED_S], group = run->dims[MASKED_H] / run->dims[MASKED_HK];
     const bool few = queries < SIMT_QUERIES && queries * TILE_HEADS < group * SIMT_QUERIES;
     return chosen > 0 && few && tile_can_run(run) ? TILE : chosen;
 }
@@ -680,7 +522,7 @@ const cldsa_op cldsa_op_masked_attention = {
     .variants = forward_variants,
     .choose = choose_forward,
     .check = check_forward,
-    .reference = forward_reference,
+    .reference = cldsa_masked_attention_reference,
     .flops = forward_flops,
     .bytes = forward_bytes,
     .tolerance_abs = 1e-5,
@@ -696,7 +538,7 @@ const cldsa_op cldsa_op_masked_attention_backward = {
     .variants = backward_variants,
     .choose = prefer_vec_on_cpu,
     .check = check_backward,
-    .reference = backward_reference,
+    .reference = cldsa_masked_attention_backward_reference,
     .flops = backward_flops,
     .bytes = backward_bytes,
     .tolerance_abs = 4e-5,
