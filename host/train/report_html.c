@@ -19,11 +19,11 @@ static void put_header(FILE *out, const char *const *titles, int count) {
     fputs("</tr>\n", out);
 }
 
-static void put_row(FILE *out, const cldsa_table_text *row) {
+/* A number for each layer makes a wide cell, which may wrap; no other does. */
+static void put_row(FILE *out, const char *const *titles, const cldsa_table_text *row) {
     fputs("<tr>", out);
-    for (int i = 0; i < row->columns; ++i) {
-        cldsa_html_element(out, "td", row->cell[i]);
-    }
+    for (int i = 0; i < row->columns; ++i)
+        cldsa_html_element(out, strstr(titles[i], "per layer") ? "td class=layers" : "td", row->cell[i]);
     fputs("</tr>\n", out);
 }
 
@@ -178,7 +178,7 @@ static void put_tables(FILE *out, const cldsa_experiment_config *config, const c
     put_header(out, titles, cldsa_result_header(config, titles));
     for (int i = 0; i < result->num_rows; ++i) {
         cldsa_result_row(config, &result->rows[i], &row);
-        put_row(out, &row);
+        put_row(out, titles, &row);
     }
     fputs("</table></div>\n", out);
     if (!result->num_comparisons)
@@ -187,7 +187,7 @@ static void put_tables(FILE *out, const cldsa_experiment_config *config, const c
     put_header(out, titles, cldsa_comparison_header(titles));
     for (int i = 0; i < result->num_comparisons; ++i) {
         cldsa_comparison_row(config, &result->comparisons[i], &row);
-        put_row(out, &row);
+        put_row(out, titles, &row);
     }
     fputs("</table></div><ul>\n", out);
     for (int i = 0; i < result->num_comparisons; ++i) {
@@ -207,7 +207,7 @@ cldsa_status cldsa_report_html(const cldsa_experiment_config *config, const clds
     snprintf(line, sizeof line, "Adaptive sparsity: %s", cldsa_recipe_names[config->recipe]);
     cldsa_html_begin(out, line, "Dense, fixed and adaptive sparsity",
                      "td:first-child,td:nth-child(2),th:nth-child(2){text-align:left}th{white-space:normal}"
-                     "td{padding:.3em .5em}th{padding:.3em .5em}");
+                     "td,th{padding:.3em .5em}.layers{white-space:normal;min-width:6.5em}");
     cldsa_report_heading(config, result, line, sizeof line);
     cldsa_html_element(out, "p", line);
     put_tables(out, config, result);
