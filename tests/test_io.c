@@ -310,6 +310,31 @@ static void reports_system_errors(void **state) {
     assert_int_equal(cldsa_make_directories(nested), CLDSA_IO_ERROR);
 }
 
+/* /dev/full would become a file, for everybody on the machine, and a link would lose what it leads to. */
+static void replaces_files_only(void **state) {
+    (void)state;
+    char pipe_path[128], link_path[128], *content;
+    size_t size;
+    struct stat info;
+    snprintf(pipe_path, sizeof pipe_path, "%s/pipe", directory);
+    snprintf(link_path, sizeof link_path, "%s/link", directory);
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_int_equal(cldsa_file_write_all(pipe_path, "1", 1), CLDSA_INVALID_ARGUMENT);
+    assert_non_null(strstr(cldsa_error_message(), "/pipe: is not a regular file"));
+    assert_true(stat(pipe_path, &info) == 0 && S_ISFIFO(info.st_mode));
+    assert_int_equal(cldsa_file_write_all(directory, "1", 1), CLDSA_INVALID_ARGUMENT);
+
+    assert_int_equal(cldsa_file_write_all(path, "before", 6), CLDSA_SUCCESS);
+    assert_int_equal(symlink(path, link_path), 0);
+    assert_int_equal(cldsa_file_write_all(link_path, "after", 5), CLDSA_SUCCESS);
+    assert_true(lstat(link_path, &info) == 0 && S_ISLNK(info.st_mode));
+    assert_int_equal(cldsa_file_read(path, 10, &content, &size), CLDSA_SUCCESS);
+    assert_string_equal(content, "after");
+    free(content);
+    unlink(pipe_path);
+    unlink(link_path);
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------------------------ */
 
 static cJSON *parse(const char *text) {
@@ -375,6 +400,7 @@ int main(void) {
         cmocka_unit_test(full_disk_keeps_the_old_file),
         cmocka_unit_test(failing_source_keeps_the_old_file),
         cmocka_unit_test(reports_system_errors),
+        cmocka_unit_test(replaces_files_only),
         cmocka_unit_test(json_getters),
         cmocka_unit_test(json_keys),
     };

@@ -56,7 +56,16 @@ done:
 
 cldsa_status cldsa_file_begin(cldsa_file_writer *writer, const char *path) {
     static const char suffix[] = ".tmp.XXXXXX";
-    size_t length = strlen(path);
+    *writer = (cldsa_file_writer){0};
+    /* The rename at the end would put a file in the place of a device, a pipe or a link, whoever else uses that. */
+    struct stat info;
+    const bool exists = stat(path, &info) == 0;
+    if (exists && !S_ISREG(info.st_mode))
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: is not a regular file and cannot be replaced; name a file",
+                          path);
+    char *target = exists ? realpath(path, NULL) : NULL;
+    const char *at = target ? target : path;
+    size_t length = strlen(at);
     *writer = (cldsa_file_writer){.path = malloc(length + 1), .temporary = malloc(length + sizeof suffix)};
     cldsa_status status = CLDSA_SUCCESS;
     int descriptor = -1;
@@ -64,8 +73,8 @@ cldsa_status cldsa_file_begin(cldsa_file_writer *writer, const char *path) {
         status = cldsa_fail(CLDSA_OUT_OF_MEMORY, "%s: no memory for its name", path);
         goto failed;
     }
-    memcpy(writer->path, path, length + 1);
-    memcpy(writer->temporary, path, length);
+    memcpy(writer->path, at, length + 1);
+    memcpy(writer->temporary, at, length);
     memcpy(writer->temporary + length, suffix, sizeof suffix);
     descriptor = mkstemp(writer->temporary);
     if (descriptor < 0) {
@@ -83,8 +92,10 @@ cldsa_status cldsa_file_begin(cldsa_file_writer *writer, const char *path) {
         unlink(writer->temporary);
         goto failed;
     }
+    free(target);
     return CLDSA_SUCCESS;
 failed:
+    free(target);
     free(writer->path);
     free(writer->temporary);
     *writer = (cldsa_file_writer){0};

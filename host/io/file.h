@@ -23,7 +23,10 @@ typedef struct cldsa_file_writer {
     char *path, *temporary;
 } cldsa_file_writer;
 
-/* Opens the temporary file. On failure nothing needs to be closed. */
+/*
+ * Opens the temporary file. On failure nothing needs to be closed. Where `path` is a link, what it leads to is
+ * replaced; a device, a pipe or a directory is CLDSA_INVALID_ARGUMENT.
+ */
 cldsa_status cldsa_file_begin(cldsa_file_writer *writer, const char *path);
 
 /* Appends. After a failure the writer is still open: end it with the failure's status. */
