@@ -220,6 +220,10 @@ static void put_kernels(FILE *out, const cJSON *targets, const cJSON *kernels) {
 /* Every build that failed, in full. */
 static void put_failed_builds(FILE *out, const cJSON *kernels) {
     const cJSON *kernel;
+    bool failed = false;
+    cJSON_ArrayForEach(kernel, kernels) failed |= !bench_row_is_ok(kernel);
+    if (!failed)
+        return;
     fputs("<details><summary>Every build that failed, and why</summary><ul>\n", out);
     cJSON_ArrayForEach(kernel, kernels) if (!bench_row_is_ok(kernel)) {
         char text[1400];

@@ -114,6 +114,57 @@ static void put_failures(FILE *out, const bench_report *report) {
         }
 }
 
+/* A line per target; the page has the table of kernels. */
+static void put_target(FILE *out, const cJSON *target, const cJSON *kernels) {
+    const cJSON *kernel;
+    double registers = NAN, local = NAN, occupancy = NAN;
+    int spilling = 0;
+    cJSON_ArrayForEach(kernel, kernels) {
+        if (!bench_is(kernel, "target", bench_text(target, "target")))
+            continue;
+        /* fmax and fmin take the number where the other is NaN. */
+        registers = fmax(registers, bench_number(kernel, "registers"));
+        local = fmax(local, bench_number(kernel, "local_bytes") / 1024);
+        occupancy = fmin(occupancy, bench_number(kernel, "occupancy_percent"));
+        spilling += bench_number(kernel, "spills") > 0 || bench_number(kernel, "spill_bytes") > 0;
+    }
+    fputs("| ", out);
+    put(out, bench_text(target, "target"));
+    fputs(" | ", out);
+    put(out, bench_text(target, "device"));
+    if (bench_is(target, "status", "skipped")) {
+        fputs(" | skipped: ", out);
+        put(out, bench_text(target, "reason"));
+        fputs(" | | | | |\n", out);
+        return;
+    }
+    fprintf(out, " | %.0f, %.0f fail |", bench_number(target, "kernels"), bench_number(target, "failed"));
+    /* Where the compiler stops at an intermediate language nothing is known of these. */
+    if (isnan(registers))
+        fputs(" – | – |", out);
+    else
+        fprintf(out, " %.0f | %d |", registers, spilling);
+    if (isnan(occupancy))
+        fputs(" – |", out);
+    else
+        fprintf(out, " %.0f %% |", occupancy);
+    if (isnan(local))
+        fputs(" – |\n", out);
+    else
+        fprintf(out, " %.1f KiB |\n", local);
+}
+
+static void put_targets(FILE *out, const bench_report *report) {
+    const cJSON *target;
+    fputs("\nOther vendors' compilers, without their devices: of all builds the most registers and local memory, and the "
+          "least occupancy.\n\n"
+          "| target | device | builds | registers | builds that spill | occupancy | local memory |\n"
+          "|---|---|---:|---:|---:|---:|---:|\n",
+          out);
+    cJSON_ArrayForEach(target, bench_member(report->vendors, "targets"))
+        put_target(out, target, bench_member(report->vendors, "kernels"));
+}
+
 cldsa_status bench_report_markdown(const bench_report *report, char **text) {
     size_t size;
     FILE *out = open_memstream(text, &size);
@@ -127,5 +178,7 @@ cldsa_status bench_report_markdown(const bench_report *report, char **text) {
               "call");
     put_suite(out, report, "train", "Training, tokens per second.", "cell");
     put_failures(out, report);
+    if (report->vendors)
+        put_targets(out, report);
     return fclose(out) ? cldsa_fail(CLDSA_OUT_OF_MEMORY, "report: out of memory") : CLDSA_SUCCESS;
 }

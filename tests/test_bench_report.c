@@ -244,6 +244,8 @@ static void compilers_are_shown(void **state) {
     assert_has(page, "gfx1: topk_radix of topk.cl, -DB: spills 12 registers");
     assert_has(page, "skipped: no compiler here");
     assert_has(markdown, "0 of 2 targets take every kernel, 1 were skipped; of 2 builds 1 fail");
+    assert_has(markdown, "| gfx1 | D | 2, 1 fail | 256 | 1 | 50 % | 2.0 KiB |");
+    assert_has(markdown, "| gfx2 | E | skipped: no compiler here |");
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
