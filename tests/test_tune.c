@@ -199,7 +199,7 @@ static void wrong_words_are_named(void **state) {
     cli_run("tune gemm --shapes M=64,Q=3 --log '%s'", cli_path("words.jsonl"));
     cli_assert_error(2, "gemm has no extent \"Q\"|M=64");
     cli_run("tune --strategy anneall");
-    cli_assert_error(2, "--strategy|anneal");
+    cli_assert_error(2, "--strategy|exhaustive, random|did you mean anneal");
     cli_shell("echo '{\"x\": 1}' >'%s'", cli_path("not.jsonl"));
     cli_run("tune --resume --log '%s'", cli_path("not.jsonl"));
     cli_assert_error(2, "not.jsonl|not a log");
