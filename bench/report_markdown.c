@@ -156,11 +156,12 @@ static void put_target(FILE *out, const cJSON *target, const cJSON *kernels) {
 
 static void put_targets(FILE *out, const bench_report *report) {
     const cJSON *target;
-    fputs("\nOther vendors' compilers, without their devices: of all builds the most registers and local memory, and the "
-          "least occupancy.\n\n"
-          "| target | device | builds | registers | builds that spill | occupancy | local memory |\n"
-          "|---|---|---:|---:|---:|---:|---:|\n",
-          out);
+    fputs(
+        "\nOther vendors' compilers, without their devices: of all builds the most registers and local memory, and the "
+        "least occupancy.\n\n"
+        "| target | device | builds | registers | builds that spill | occupancy | local memory |\n"
+        "|---|---|---:|---:|---:|---:|---:|\n",
+        out);
     cJSON_ArrayForEach(target, bench_member(report->vendors, "targets"))
         put_target(out, target, bench_member(report->vendors, "kernels"));
 }

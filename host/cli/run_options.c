@@ -14,8 +14,8 @@ int cli_choice(const char *option, const char *text, const char *const *names, i
     for (size_t i = 0, used = 0; i < count && used < sizeof known; ++i)
         used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", names[i]);
     const char *near = cldsa_nearest_name(text, names, count);
-    return cli_usage("--%s is \"%s\"; it must be one of %s%s%s%s", option, text, known,
-                     near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    return cli_usage("--%s is \"%s\"; it must be one of %s%s%s%s", option, text, known, near ? "; did you mean " : "",
+                     near ? near : "", near ? "?" : "");
 }
 
 static int take_integer(const char *option, const char *text, int64_t min, int64_t max, int *value) {
