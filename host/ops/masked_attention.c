@@ -147,6 +147,13 @@ static bool vec_legal(const cldsa_run *run, const int *tune) {
            fits_stack(run, tune[0]);
 }
 
+/* Rows of two float16 that the CPU's vector registers hold: 32 of 16 floats, else 16 of which a float16 takes 2 or 4.
+ */
+static int register_rows(const cldsa_run *run) {
+    const int width = cldsa_context_capabilities(run->ctx)->vector_width;
+    return width >= 16 ? 8 : 2;
+}
+
 /*
  * A query whose heads all read the same keys: its heads become rows, which a tile takes together. A mask or a range of
  * its own, and dropout's counters, would need the row's query.
@@ -164,6 +171,7 @@ static void heads_as_rows(const forward_args *args, int64_t *n) {
  * feeds more cores.
  */
 static void vec_forward_defaults(const cldsa_run *run, int *tune) {
+    tune[1] = register_rows(run);
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
     cldsa_run tiled = *run;
     heads_as_rows(run->args, tiled.dims);
@@ -218,6 +226,10 @@ static void vec_backward_workspace(const cldsa_run *run, size_t *preferred, size
         *preferred += aligned(plan.chunks * run->dims[MASKED_B] * run->dims[MASKED_S] * run->dims[MASKED_H] *
                               run->dims[MASKED_D]);
     *minimum = delta_bytes(run, 1); /* then all keys are one chunk */
+}
+
+static void vec_backward_defaults(const cldsa_run *run, int *tune) {
+    tune[1] = register_rows(run);
 }
 
 static cldsa_status vec_backward(cldsa_run *run) {
@@ -408,7 +420,7 @@ static int choose_forward(const cldsa_run *run) {
 }
 
 #define TILE_ROWS_TUNABLE                                                                                              \
-    { "TILE_ROWS", 8, {4, 8, 16}, "rows of a register tile" }
+    { "TILE_ROWS", 8, {1, 2, 4, 8, 16}, "rows of a register tile" }
 #define ROWS_TUNABLE                                                                                                   \
     { "ROWS", 4, {1, 2, 4}, "query rows of a work-item" }
 
@@ -450,6 +462,7 @@ static const cldsa_variant backward_vec = {
                  TILE_ROWS_TUNABLE,
                  {"ITEMS_PER_UNIT", 2, {1, 2, 4}, "work-items wanted for each compute unit"}},
     .can_run = vec_can_run,
+    .defaults = vec_backward_defaults,
     .legal = vec_legal,
     .workspace = vec_backward_workspace,
     .enqueue = vec_backward,
