@@ -220,10 +220,12 @@ static void takes_the_nearest_shape(void **state) {
     assert_int_equal(tuned_tile(200), 32); /* 256 lies in the middle of 64 and 1024 */
     assert_int_equal(tuned_tile(300), 64);
     assert_int_equal(tuned_tile(1500), 64);
-    assert_int_equal(tuned_tile(7), 32); /* 3 x 3.2 doublings away */
-    assert_int_equal(tuned_tile(6), 0);  /* 3 x 3.4 */
-    cldsa_gemm_args long_rows = product(64, 1, 64);
+    assert_int_equal(tuned_tile(16), 32); /* 4 times smaller each */
+    assert_int_equal(tuned_tile(15), 0);
+    cldsa_gemm_args long_rows = product(64, 16, 64);
     assert_int_equal(plan_args(&long_rows).match, CLDSA_TUNING_EXACT);
+    long_rows = product(64, 15, 64);
+    assert_int_equal(plan_args(&long_rows).match, CLDSA_TUNING_NONE);
 }
 
 static void holds_params_and_dtypes_apart(void **state) {

@@ -116,7 +116,10 @@ static float distance(const tuning_entry *entry, const call_place *place) {
     float sum = 0;
     for (int i = 0; i < place->num_dims; ++i) {
         float a = entry->log_dims[i], b = place->log_dims[i];
-        sum += (a < 0) != (b < 0) ? (float)CLDSA_TUNING_UNBOUND : fabsf(a - b);
+        const bool both = (a < 0) == (b < 0);
+        if (both && fabsf(a - b) > CLDSA_TUNING_REACH_EACH)
+            return INFINITY;
+        sum += both ? fabsf(a - b) : (float)CLDSA_TUNING_UNBOUND;
     }
     return sum <= CLDSA_TUNING_REACH ? sum : INFINITY;
 }
