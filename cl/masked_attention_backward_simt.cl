@@ -24,7 +24,9 @@ __kernel void masked_attention_backward_delta(__global const float *out_, ulong 
 }
 
 // p and ds of the tile (i0, j0) from its products s = q k^T and dp = dout v^T. `seen` are a row's bits.
-// p becomes what multiplied v. Where p is 0, so is ds; where a weight is dropped, p and dp are.
+// p becomes what multiplied v. Where p is 0, so is ds; where a weight is dropped, p and dp are. Rows beyond the tile's
+// last see no key, whatever lse2 and delta are: they read the last row's. A branch around those loads makes Intel's CPU
+// runtime 2026.2 compute wrong addresses of `weights` from the same row numbers, behind the next barrier.
 #define TILE_GRADIENTS(s, dp, seen, lse2, delta, block, p, ds)                                                         \
     float4 p = BITS4(seen) ? exp2(fma(s, (float4)(scale * LOG2_E), (float4)(-(lse2)))) : (float4)(0.0f);               \
     float4 ds = dp, weight_ = p;                                                                                       \
@@ -66,8 +68,9 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) MANY_REGISTERS 
     for (int r = 0; r < ROWS; ++r) {
         int i = ty * ROWS + r;
         range[r] = i < rows ? row_range(i0 + i, S, T, ks, ke) : (int2)(0, 0);
-        lse2[r] = i < rows ? lse_[lse_off + (row0 + i) * H + h] * LOG2_E : 0.0f;
-        delta[r] = i < rows ? delta_[delta_off + (row0 + i) * H + h] : 0.0f;
+        const ulong at = (row0 + min(i, rows - 1)) * H + h;
+        lse2[r] = lse_[lse_off + at] * LOG2_E;
+        delta[r] = delta_[delta_off + at];
     }
 
     const int2 seen = tile_range(i0, rows, S, T, ks, ke);
@@ -202,8 +205,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP_SIZE, 1, 1))) MANY_REGISTERS 
                     ulong row = batch_row + i0 + i;
                     int2 range = i < rows ? row_range(i0 + i, S, T, ks, ke) : (int2)(0, 0);
                     uint bits = visible_bits(range, mask_ + mask_off + row * MASK_ROW(T), j0 + tx);
-                    float lse2 = i < rows ? lse_[lse_off + row * H + h] * LOG2_E : 0.0f;
-                    float delta = i < rows ? delta_[delta_off + row * H + h] : 0.0f;
+                    const ulong at = (batch_row + i0 + min(i, rows - 1)) * H + h;
+                    float lse2 = lse_[lse_off + at] * LOG2_E, delta = delta_[delta_off + at];
                     TILE_GRADIENTS(s[r], dp[r], bits, lse2, delta, DROPOUT_BLOCK(i0 + i, j0), p, gradient)
                     TO_LOCAL4(weights + i * WEIGHT_ROW + tx * 4) = p;
                     ds[r] = gradient;
