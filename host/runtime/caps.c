@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROBE_VERSION = 2, PROBE_ITEMS = 64 };
+enum { PROBE_VERSION = 3, PROBE_ITEMS = 64 };
 
 /* Each probe kernel writes out[i] for 64 work-items; expected is what out[0] must be. */
 typedef struct probe {
@@ -157,10 +157,18 @@ static int fewest_lanes(cl_device_id device) {
     return (int)fewest;
 }
 
+/*
+ * Mesa's llvmpipe is of type CPU, but makes a vector of several work-items, as a GPU does. Kernels with vectors of their
+ * own become one instruction for each component there, of which its compiler needs minutes and gigabytes.
+ */
+static bool runs_as_cpu(const cldsa_device_info *info) {
+    return (info->type & CL_DEVICE_TYPE_CPU) && !strstr(info->name, "llvmpipe");
+}
+
 static void probe_all(cldsa_context *ctx) {
     cldsa_capabilities *caps = &ctx->caps;
     memset(caps, 0, sizeof *caps); /* padding too: the struct is cached as bytes */
-    caps->is_cpu = (ctx->info.type & CL_DEVICE_TYPE_CPU) != 0;
+    caps->is_cpu = runs_as_cpu(&ctx->info);
     caps->fp16 = run_probe(ctx, &fp16_probe, NULL);
     size_t multiple = 1;
     caps->fp64 = run_probe(ctx, &fp64_probe, NULL);

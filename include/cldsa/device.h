@@ -33,7 +33,7 @@ typedef struct cldsa_device_info {
 
 /* What tiny programs, compiled and run on the device, have shown to work. */
 typedef struct cldsa_capabilities {
-    bool is_cpu;
+    bool is_cpu;            /* work-items are threads with vectors of their own, not lanes of one */
     bool fp16;              /* arithmetic on half */
     bool fp64;              /* arithmetic on double */
     bool int64_atomics;     /* 64-bit integer atomics on global memory */
