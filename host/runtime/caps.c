@@ -50,6 +50,14 @@ static const probe ptx_probe = {
     "    out[get_global_id(0)] = y == (x ^ 1u) ? 11u : 0u;\n"
     "}\n",
     11, NULL};
+/* More rounds than llvmpipe grants all loops of a work-item together; it ends them early without notice. */
+static const probe loops_probe = {"__kernel void probe(__global uint *out) {\n"
+                                  "    uint rounds = 0u;\n"
+                                  "    for (uint i = 0; get_global_id(0) == 0 && i < 70000u; ++i)\n"
+                                  "        rounds = rounds + 1u + out[rounds & 63u];\n" /* zeros */
+                                  "    if (get_global_id(0) == 0) out[0] = rounds;\n"
+                                  "}\n",
+                                  70000, NULL};
 
 static bool build_failed(cl_program program, cl_device_id device) {
     return clBuildProgram(program, 1, &device, "-cl-std=CL1.2 -w", NULL, NULL) != CL_SUCCESS;
@@ -95,7 +103,8 @@ static bool known_to_fail(const cldsa_context *ctx, const probe *p) {
     return !strstr(list, p->extension);
 }
 
-static bool run_probe(cldsa_context *ctx, const probe *p, size_t *multiple) {
+/* Whether it could be run at all; *word is then what it wrote. */
+static bool could_run(cldsa_context *ctx, const probe *p, unsigned *word, size_t *multiple) {
     if (known_to_fail(ctx, p))
         return false;
     cl_int code;
@@ -103,10 +112,19 @@ static bool run_probe(cldsa_context *ctx, const probe *p, size_t *multiple) {
     cl_program program = clCreateProgramWithSource(ctx->cl, 1, &source, NULL, &code);
     if (code)
         return false;
-    unsigned word = 0;
-    bool good = !build_failed(program, ctx->device) && run_kernel(ctx, program, &word, multiple) && word == p->expected;
+    bool ran = !build_failed(program, ctx->device) && run_kernel(ctx, program, word, multiple);
     clReleaseProgram(program);
-    return good;
+    return ran;
+}
+
+static bool run_probe(cldsa_context *ctx, const probe *p, size_t *multiple) {
+    unsigned word = 0;
+    return could_run(ctx, p, &word, multiple) && word == p->expected;
+}
+
+static bool loops_end_early(cldsa_context *ctx) {
+    unsigned rounds;
+    return could_run(ctx, &loops_probe, &rounds, NULL) && rounds != loops_probe.expected;
 }
 
 /* Does a __local array of this many bytes compile, launch and read back right? */
@@ -158,11 +176,11 @@ static int fewest_lanes(cl_device_id device) {
 }
 
 /*
- * Mesa's llvmpipe is of type CPU, but makes a vector of several work-items, as a GPU does. Kernels with vectors of their
+ * llvmpipe is of type CPU, but makes a vector of several work-items, as a GPU does. Kernels with vectors of their
  * own become one instruction for each component there, of which its compiler needs minutes and gigabytes.
  */
 static bool runs_as_cpu(const cldsa_device_info *info) {
-    return (info->type & CL_DEVICE_TYPE_CPU) && !strstr(info->name, "llvmpipe");
+    return (info->type & CL_DEVICE_TYPE_CPU) && !cldsa_device_is_llvmpipe(info);
 }
 
 static void probe_all(cldsa_context *ctx) {
@@ -174,6 +192,7 @@ static void probe_all(cldsa_context *ctx) {
     caps->fp64 = run_probe(ctx, &fp64_probe, NULL);
     caps->int64_atomics = run_probe(ctx, &atomics_probe, NULL);
     caps->sub_groups = run_probe(ctx, &sub_group_probe, NULL);
+    caps->short_loops = loops_end_early(ctx);
     caps->nv_ptx = strstr(ctx->info.vendor, "NVIDIA") && run_probe(ctx, &ptx_probe, NULL);
     static const probe plain = {"__kernel void probe(__global uint *out) { out[get_global_id(0)] = 1u; }\n", 1, NULL};
     run_probe(ctx, &plain, &multiple);

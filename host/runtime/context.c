@@ -57,6 +57,10 @@ cldsa_status cldsa_context_create(cl_context context, cl_device_id device, const
         cldsa_context_destroy(ctx);
         return status;
     }
+    if (ctx->caps.short_loops)
+        cldsa_log(ctx, CLDSA_LOG_WARNING,
+                  "%s ends a work-item's loops early, without notice: large calls compute wrong results there",
+                  ctx->info.name);
     *out = ctx;
     return CLDSA_SUCCESS;
 }

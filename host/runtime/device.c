@@ -128,8 +128,14 @@ static bool matches(const cldsa_device_info *info, const char *spec) {
     return contains_ignoring_case(full, spec);
 }
 
-/* GPUs before everything else, then by compute units x clock. */
+bool cldsa_device_is_llvmpipe(const cldsa_device_info *info) {
+    return strstr(info->name, "llvmpipe") != NULL;
+}
+
+/* GPUs before everything else, then by compute units x clock; llvmpipe (see short_loops) after everything else. */
 static double preference(const cldsa_device_info *info) {
+    if (cldsa_device_is_llvmpipe(info))
+        return 0;
     double speed = (double)info->compute_units * (info->max_clock_mhz ? info->max_clock_mhz : 1000);
     return (info->type & CL_DEVICE_TYPE_GPU) ? 1e12 + speed : speed;
 }

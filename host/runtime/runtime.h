@@ -137,6 +137,9 @@ void *cldsa_context_extension(cldsa_context *ctx, void *(*create)(void), void (*
 /* "cpu", "gpu", "accelerator" or "other". */
 const char *cldsa_device_type_name(cl_device_type type);
 
+/* Mesa's rasteriser on the CPU as an OpenCL device. */
+bool cldsa_device_is_llvmpipe(const cldsa_device_info *info);
+
 /*
  * What kernels are fitted to, beyond vendor and model: "sm_90" (NVIDIA: compute capability), "gfx90a" (AMD), "xe_12.60"
  * (Intel GPUs: IP version), "simd512" (CPUs: the compiler's native float vectors; 512 bits is AVX-512). Where nothing

@@ -44,6 +44,7 @@ typedef struct cldsa_capabilities {
     int vector_width;       /* floats in a native vector register: 4, 8 or 16 on CPUs, 1 on GPUs */
     size_t local_mem_bytes; /* the largest __local array that compiled and ran */
     bool unified_memory;    /* host and device share memory */
+    bool short_loops;       /* a defect: long loops end early, so that large calls compute wrong results */
 } cldsa_capabilities;
 
 /*
@@ -55,7 +56,7 @@ CLDSA_API cldsa_status cldsa_devices(cldsa_device_info **list, size_t *count);
 /*
  * Picks a device. `spec`: an index into cldsa_devices' list, a type ("cpu", "gpu", "accelerator"), or
  * a case-insensitive substring of "platform / name". NULL or "": $CLDSA_DEVICE if set, else the
- * fastest GPU (compute units x clock), else a CPU.
+ * fastest GPU (compute units x clock), else a CPU; Mesa's llvmpipe only if there is nothing else.
  * CLDSA_NOT_FOUND names the devices that exist, or says that there is no OpenCL platform.
  */
 CLDSA_API cldsa_status cldsa_select_device(const char *spec, cldsa_device_info *out);
