@@ -50,6 +50,8 @@ static void explains_itself(void **state) {
         ++count;
     }
     assert_true(count >= 3);
+    cli_run("tune --help");
+    assert_null(strstr(cli_result.out, "--worker"));
     cli_run("--version");
     cli_assert_ok();
 }

@@ -23,7 +23,8 @@ static void print_help(const cli_command *command) {
         printf("\n%s\n", command->details);
     printf("\noptions:\n");
     for (const cli_option *option = command->options; option->key; ++option)
-        print_option(option->name, option->argument, option->help);
+        if (option->help)
+            print_option(option->name, option->argument, option->help);
     print_option("help", NULL, "print this");
     printf("\nexamples:\n%s\n", command->examples);
     printf("\nexit status: 0 ok, 1 a check failed, 2 wrong usage or input, 3 device or system error\n");
@@ -46,10 +47,9 @@ static int bad_option(const cli_command *command, const char *text, bool argumen
         return cli_usage("%s: %s needs an argument; see cldsa %s --help", command->name, text, command->name);
     const char *names[MAX_OPTIONS];
     size_t count = 0;
-    while (command->options[count].key && count < MAX_OPTIONS) {
-        names[count] = command->options[count].name;
-        ++count;
-    }
+    for (const cli_option *option = command->options; option->key && count < MAX_OPTIONS; ++option)
+        if (option->help)
+            names[count++] = option->name;
     char word[64];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(text + strspn(text, "-"), "="), text + strspn(text, "-"));
     const char *near = cldsa_nearest_name(word, names, count);

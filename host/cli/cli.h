@@ -24,7 +24,7 @@ typedef struct cli_option {
     int key;
     const char *name;     /* without the dashes */
     const char *argument; /* what follows, for --help: "FILE"; NULL for a flag */
-    const char *help;
+    const char *help;     /* NULL for what cldsa gives to itself: --help does not list it */
 } cli_option;
 
 #define CLI_OPTION_DEVICE                                                                                              \

@@ -59,7 +59,7 @@ static const cli_option options_table[] = {
     {KEY_EXPORT, "export", "FILE", "write what was tuned for exactly this device to a file of its own"},
     {KEY_IMPORT, "import", "FILE", "add what another file holds, for whichever devices"},
     {KEY_DATABASE, "database", "FILE", "instead of the user's file (see ENVIRONMENT in cldsa(1))"},
-    {KEY_WORKER, "worker", NULL, "run candidates for another cldsa tune, which starts it by itself"},
+    {KEY_WORKER, "worker", NULL, NULL}, /* runs candidates for another cldsa tune, which starts it by itself */
     {0},
 };
 
