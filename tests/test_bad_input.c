@@ -98,6 +98,11 @@ static void tensors(void **state) {
     write_tensors(&entry, 1);
     refuse("--set K=2", "in|score|scores");
 
+    entry = scores_entry();
+    entry.name = "in.\033[31m\nscores";
+    write_tensors(&entry, 1);
+    refuse("--set K=2", "no input \"?[31m scores\"");
+
     write_tensors(&(cldsa_st_entry){.name = "in.ks", .dtype = CLDSA_ST_I32, .rank = 1, .shape = {3}, .data = whole}, 1);
     refuse("--set K=2", "/in: |in.scores");
 }

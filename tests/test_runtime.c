@@ -20,6 +20,9 @@ static void status_texts(void **state) {
     assert_int_equal(cldsa_fail(CLDSA_NOT_FOUND, "row %d", 17), CLDSA_NOT_FOUND);
     cldsa_fail_prefix(CLDSA_NOT_FOUND, "file %s", "x");
     assert_string_equal(cldsa_error_message(), "file x: row 17");
+    cldsa_fail(CLDSA_NOT_FOUND, "tensor \"%s\"", "a\nb\033[2J");
+    cldsa_fail_prefix(CLDSA_NOT_FOUND, "file %s", "\r");
+    assert_string_equal(cldsa_error_message(), "file ?: tensor \"a b?[2J\"");
 }
 
 static void nearest_names(void **state) {

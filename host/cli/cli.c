@@ -111,12 +111,13 @@ int cli_number(const char *option, const char *text, double min, double max, dou
 /* ---- error lines ------------------------------------------------------------------------------------------------ */
 
 int cli_usage(const char *format, ...) {
+    char text[2048];
     va_list list;
     va_start(list, format);
-    fputs("cldsa: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    cldsa_one_line(text);
+    fprintf(stderr, "cldsa: %s\n", text);
     return CLI_USAGE;
 }
 

@@ -13,6 +13,12 @@
 /* Records the thread's error message, printf-style, and returns `status`. */
 cldsa_status cldsa_fail(cldsa_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * Replaces control characters: a message is one line whatever names it holds, and none of a file's names reaches the
+ * terminal as a command. The functions here do it by themselves.
+ */
+void cldsa_one_line(char *text);
+
 /* Prepends "prefix: " to the thread's message; returns `status`. For adding the file or operation on the way up. */
 cldsa_status cldsa_fail_prefix(cldsa_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -96,12 +96,19 @@ const char *cldsa_error_message(void) {
     return thread_message;
 }
 
+void cldsa_one_line(char *text) {
+    for (; *text; ++text)
+        if ((unsigned char)*text < ' ' || *text == 127)
+            *text = *text == '\n' || *text == '\t' ? ' ' : '?';
+}
+
 cldsa_status cldsa_fail(cldsa_status status, const char *format, ...) {
     char text[sizeof thread_message]; /* an argument may be the old message itself */
     va_list list;
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    cldsa_one_line(text);
     memcpy(thread_message, text, sizeof text);
     return status;
 }
@@ -112,6 +119,7 @@ cldsa_status cldsa_fail_prefix(cldsa_status status, const char *format, ...) {
     va_start(list, format);
     vsnprintf(prefix, sizeof prefix, format, list);
     va_end(list);
+    cldsa_one_line(prefix);
     memcpy(old, thread_message, sizeof old);
     size_t used = (size_t)snprintf(thread_message, sizeof thread_message, "%s: ", prefix);
     strncat(thread_message, old, sizeof thread_message - used - 1);
