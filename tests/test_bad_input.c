@@ -174,6 +174,7 @@ static void hostile_files(void **state) {
         {"[1]", 0, "object"},
     };
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; ++i) {
+        {"{\"in.scores\\u0000x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "JSON|column 12"},
         write_header(hostile[i].header, hostile[i].data_bytes);
         char parts[256];
         snprintf(parts, sizeof parts, "/in: |%s", hostile[i].parts);

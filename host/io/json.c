@@ -35,16 +35,29 @@ static cldsa_status syntax_error(const char *source, const char *text, size_t le
     return cldsa_fail(CLDSA_INVALID_FILE, "%s: not valid JSON at line %d, column %d", source, line, column);
 }
 
+/* Where text that cJSON took holds a 0, as such or escaped: the strings it makes would end there. NULL if nowhere. */
+static const char *find_zero(const char *text, size_t length) {
+    static const char escape[] = "\\u0000";
+    for (const char *at = text, *end = text + length; at < end; ++at) {
+        if (*at == '\0' || ((size_t)(end - at) >= sizeof escape - 1 && memcmp(at, escape, sizeof escape - 1) == 0))
+            return at;
+        at += *at == '\\';
+    }
+    return NULL;
+}
+
 cldsa_status cldsa_json_parse(const char *source, const char *text, size_t length, cJSON **out) {
     const char *end = NULL;
     *out = cJSON_ParseWithLengthOpts(text, length, &end, 0);
     if (!*out)
         return syntax_error(source, text, length, end);
     cldsa_status status = CLDSA_SUCCESS;
-    const char *rest = end;
+    const char *rest = end, *zero = find_zero(text, length);
     while (rest < text + length && strchr(" \t\r\n", *rest) && *rest)
         ++rest;
-    if (rest < text + length)
+    if (zero)
+        status = syntax_error(source, text, length, zero);
+    else if (rest < text + length)
         status = syntax_error(source, text, length, rest);
     else if (!cJSON_IsObject(*out))
         status = cldsa_fail(CLDSA_INVALID_FILE, "%s: the JSON value is %s; an object {...} is needed", source,

@@ -146,8 +146,9 @@ static cldsa_status read_shape(const cldsa_safetensors *file, const cJSON *item,
             return bad_tensor(file, tensor->name, "rank is %d; at most %d is supported", cJSON_GetArraySize(item),
                               CLDSA_ST_MAX_RANK);
         if (!is_size(extent))
-            return bad_tensor(file, tensor->name, "extent %d of shape is %.17g; it must be a whole number from 0",
-                              tensor->rank, cJSON_IsNumber(extent) ? extent->valuedouble : NAN);
+            return bad_tensor(file, tensor->name,
+                              "extent %d of shape is %.17g; it must be a whole number from 0 to 2^53", tensor->rank,
+                              cJSON_IsNumber(extent) ? extent->valuedouble : NAN);
         tensor->shape[tensor->rank++] = (int64_t)extent->valuedouble;
         overflow |= __builtin_mul_overflow(tensor->numel, (int64_t)extent->valuedouble, &tensor->numel);
     }
