@@ -118,6 +118,10 @@ static void numbers_of_keys(void **state) {
     refuse("--set K=0 --set k=1", "K|0");
     refuse("--set K=2 --set ordr=score", "ordr|\"order\"");
     refuse("--set K=2 --set order=scor", "order|scor|score");
+    refuse("--set indices=I32", "indices|R* K|--set");
+    refuse("--set K=2 --set neither=1", "neither|it has k, order, indices");
+    refuse("--set K=2 --variant non", "\"non\"; it has vec");
+    refuse("--set K=2 --backward", "topk has no backward form");
 }
 
 /* Neither NaN nor -inf is ever selected: a row with fewer others keeps fewer. */

@@ -245,8 +245,10 @@ static int work(const op_options *options) {
     snprintf(name, sizeof name, "%s%s", options->name, options->backward ? "_backward" : "");
     const cldsa_op *op;
     if (cldsa_find_op(name, &op) != CLDSA_SUCCESS) {
-        cli_report(CLDSA_NOT_FOUND);
-        return CLI_USAGE;
+        const cldsa_op *forward;
+        if (options->backward && cldsa_find_op(options->name, &forward) == CLDSA_SUCCESS)
+            return cli_usage("op: %s has no backward form", options->name);
+        return cli_usage("%s", cldsa_error_message());
     }
     if (options->describe)
         return describe(op, options->json);

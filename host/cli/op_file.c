@@ -94,6 +94,19 @@ static const cldsa_op *partner(const cldsa_op *op) {
     return found;
 }
 
+/* Names the nearest known one, or all where none is near. */
+static cldsa_status unknown_name(const op_file_call *call, const char *source, const char *what, const char *name,
+                                 const char *const *names, size_t count) {
+    char known[1024] = "";
+    const char *near = cldsa_nearest_name(name, names, count);
+    for (size_t i = 0; i < count && !near; ++i) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s has no %s \"%.100s\"; %s%s%s", source, call->op->name, what, name,
+                      near ? "did you mean \"" : "it has ", near ? near : known, near ? "\"?" : "");
+}
+
 /* A misspelt optional input must not be left out in silence. */
 static cldsa_status check_unread(const op_file_call *call, const cldsa_safetensors *file) {
     const cldsa_op *other = partner(call->op);
@@ -108,9 +121,7 @@ static cldsa_status check_unread(const op_file_call *call, const cldsa_safetenso
         for (int f = 0; call->op->fields[f].name; ++f)
             if (call->op->fields[f].kind != CLDSA_FIELD_OUT && cldsa_field_is_tensor(&call->op->fields[f]))
                 names[count++] = call->op->fields[f].name;
-        const char *near = cldsa_nearest_name(tensor->name + 3, names, count);
-        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s has no input \"%s\"%s%s%s", call->path, call->op->name,
-                          tensor->name + 3, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+        return unknown_name(call, call->path, "input", tensor->name + 3, names, count);
     }
     return CLDSA_SUCCESS;
 }
@@ -121,10 +132,12 @@ static cldsa_status unknown_key(const op_file_call *call, const char *source, co
     const char *names[CLDSA_MAX_FIELDS + CLDSA_MAX_DIMS];
     size_t count = 0;
     for (int i = 0; call->op->fields[i].name; ++i)
-        names[count++] = call->op->fields[i].name;
-    const char *near = cldsa_nearest_name(key, names, count);
-    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: %s has no parameter \"%s\"%s%s%s", source, call->op->name, key,
-                      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+        if (!cldsa_field_is_tensor(&call->op->fields[i]))
+            names[count++] = call->op->fields[i].name;
+    for (int i = 0; call->op->fields[i].name; ++i)
+        if (call->op->fields[i].kind == CLDSA_FIELD_OUT)
+            names[count++] = call->op->fields[i].name;
+    return unknown_name(call, source, "parameter", key, names, count);
 }
 
 static cldsa_status set_enum(op_file_call *call, const char *source, const cldsa_field *field, const char *text) {
@@ -165,7 +178,12 @@ static cldsa_status set_from_json(op_file_call *call, const cJSON *item) {
         return set_number(call, call->path, field, cJSON_IsTrue(item));
     if (cJSON_IsNumber(item))
         return set_number(call, call->path, field, item->valuedouble);
-    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: params: %s has a value of the wrong type", call->path, field->name);
+    char *value = cJSON_PrintUnformatted(item);
+    cldsa_status status =
+        cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: params: %s is %.100s; it must be a %s", call->path, field->name,
+                   value ? value : "?", field->kind == CLDSA_FIELD_ENUM ? "string" : "number");
+    cJSON_free(value);
+    return status;
 }
 
 static cldsa_status set_from_metadata(op_file_call *call, const cldsa_safetensors *file) {
@@ -402,8 +420,9 @@ static cldsa_status take_outputs(op_file_call *call, const cldsa_safetensors *fi
             CLDSA_TRY(take_shape(call, i, call->want[i]));
             view->dtype = was_set ? set : view->dtype;
         } else if (!field->optional || call->given[i] || !any) {
+            bool asked = call->given[i];
             call->given[i] = derive_output(call, i);
-            if (!call->given[i] && !field->optional)
+            if (!call->given[i] && (asked || !field->optional))
                 return cldsa_fail(
                     CLDSA_INVALID_ARGUMENT,
                     "%s: the extents of output %s [%s] are not known from the inputs; give them with --set", call->path,

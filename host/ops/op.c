@@ -26,10 +26,29 @@ const cldsa_variant *cldsa_find_variant(const cldsa_op *op, const char *name) {
     return NULL;
 }
 
+static cldsa_status no_variant(const cldsa_op *op, const char *name) {
+    char known[256] = "";
+    for (int i = 0; op->variants[i]; ++i) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", op->variants[i]->name);
+    }
+    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s has no variant \"%s\"; it has %s", op->name, name, known);
+}
+
+static cldsa_status no_tunable(const cldsa_run *run, const char *text, size_t length) {
+    char known[256] = "";
+    for (int i = 0; i < CLDSA_MAX_TUNABLES && run->variant->tunables[i].name; ++i) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", run->variant->tunables[i].name);
+    }
+    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s/%s has no tunable \"%.*s\"; it has %s", run->op->name,
+                      run->variant->name, (int)length, text, *known ? known : "none");
+}
+
 static cldsa_status take_forced(cldsa_run *run, const char *forced) {
     run->variant = cldsa_find_variant(run->op, forced);
     if (!run->variant)
-        return cldsa_fail(CLDSA_NOT_FOUND, "%s has no variant \"%s\"", run->op->name, forced);
+        return no_variant(run->op, forced);
     if (!runs(run, run->variant))
         return cldsa_fail(CLDSA_UNSUPPORTED, "%s: variant %s cannot run this shape on this device", run->op->name,
                           forced);
@@ -65,8 +84,7 @@ static cldsa_status apply_tunables(cldsa_run *run, const char *text) {
         size_t length = strcspn(text, "=");
         int index = cldsa_find_tunable(run->variant, text, length);
         if (index < 0 || text[length] != '=')
-            return cldsa_fail(CLDSA_NOT_FOUND, "%s/%s has no tunable \"%.*s\"", run->op->name, run->variant->name,
-                              (int)length, text);
+            return no_tunable(run, text, length);
         run->tune[index] = atoi(text + length + 1);
         text += strcspn(text, ",");
         text += *text == ',';
