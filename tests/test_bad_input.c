@@ -174,11 +174,11 @@ static void hostile_files(void **state) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],"
          "\"data_offsets\":[4,8]}}",
          8, "\"a\"|twice"},
+        {"{\"in.scores\\u0000x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "JSON|column 12"},
         {"{\"in.scores\":", 0, "JSON"},
         {"[1]", 0, "object"},
     };
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; ++i) {
-        {"{\"in.scores\\u0000x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "JSON|column 12"},
         write_header(hostile[i].header, hostile[i].data_bytes);
         char parts[256];
         snprintf(parts, sizeof parts, "/in: |%s", hostile[i].parts);
@@ -242,12 +242,17 @@ static void configurations(void **state) {
     refuse_config("{\"model\": {\"wings\": 4}}", "wings|known are|hidden_size");
     refuse_config("{\"model\": {\"hidden_size\": 0}}", "hidden_size is 0");
     refuse_config("{\"model\": {\"sparsity_policy\": \"fixd\"}}", "fixd|fixed");
+    refuse_config("{\"model\": []}", "model|object");
     refuse_config("{\"steps\": \"4\"}", "steps");
     refuse_config("{\"batch\": 0}", "batch is 0");
     refuse_config("{\"lr\": -1}", "lr is -1");
     refuse_config("{\"steps\": 4", "JSON");
     refuse_config("[]", "object");
     refuse_training("--variant fixd25 --text x", 2, "fixd25|fixed25");
+    refuse_training("--variant topk33 --length 32 --text x", 2, "index_topk is 33|1 to 32");
+    cli_run("experiment --text x --variants dense,topk65 --lengths 128,64 --out '%s'", cli_path("run"));
+    cli_assert_error(2, "topk65|index_topk is 65|1 to 64");
+    assert_nothing_left("run");
     static const char *const axes[] = {"--seeds 1,2,1|seed 1", "--lengths 32,32|length 32",
                                        "--variants dense,dense|variant dense"};
     for (size_t i = 0; i < sizeof axes / sizeof *axes; ++i) {

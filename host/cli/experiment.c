@@ -44,7 +44,8 @@ static const cli_option options_table[] = {
     {KEY_OUT, "out", "DIR", "where results are stored; a rerun continues there (default cldsa-experiment)"},
     {KEY_FRESH, "fresh", NULL, "throw away what --out holds of this grid"},
     {KEY_DRAWS, "draws", "N", "experiment controller: initialisations (default 100)"},
-    {KEY_CONFIG, "config", "FILE", "what all runs share, as JSON (as for cldsa train); options given beside it win"},
+    {KEY_CONFIG, "config", "FILE",
+     "what all runs share, as JSON (as for cldsa train); options, axes and the recipe win"},
     RUN_OPTIONS,
     {0},
 };

@@ -202,6 +202,13 @@ cldsa_status cldsa_config_check(const cldsa_config *config, const char *source) 
     return CLDSA_SUCCESS;
 }
 
+cldsa_status cldsa_config_check_length(const cldsa_config *config, int length) {
+    if (strcmp(config->policy, cldsa_policy_fixed.name) == 0 && config->index_topk > length)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "index_topk is %d; it must be 1 to %d, the length of a sequence",
+                          config->index_topk, length);
+    return CLDSA_SUCCESS;
+}
+
 /* ---- JSON ----------------------------------------------------------------------------------------------------- */
 
 cldsa_status cldsa_config_from_json(const cJSON *object, const char *source, cldsa_config *config) {

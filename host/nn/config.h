@@ -67,6 +67,9 @@ cldsa_status cldsa_config_set_variant(cldsa_config *config, const char *variant)
 /* Ranges and what must divide what; the message says "SOURCE: key is V; it must be ...". */
 cldsa_status cldsa_config_check(const cldsa_config *config, const char *source);
 
+/* A row of `length` keys must have as many as the policy wants to keep: a number above it would pass for dense. */
+cldsa_status cldsa_config_check_length(const cldsa_config *config, int length);
+
 /* Reads a whole file; absent keys keep their defaults, unknown keys are refused with the nearest known one. */
 cldsa_status cldsa_config_read(const char *path, cldsa_config *out);
 cldsa_status cldsa_config_write(const char *path, const cldsa_config *config);

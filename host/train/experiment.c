@@ -203,6 +203,20 @@ static cldsa_status check_axes(const cldsa_experiment_config *config) {
     return CLDSA_SUCCESS;
 }
 
+/* Before the first cell, not hours later at the one that is wrong. */
+static cldsa_status check_variants(const cldsa_experiment_config *config) {
+    for (int v = 0; v < config->num_variants; ++v) {
+        cldsa_config model = config->run.model;
+        CLDSA_TRY(cldsa_config_set_variant(&model, config->variants[v]));
+        for (int l = 0; l < config->num_lengths; ++l) {
+            cldsa_status status = cldsa_config_check_length(&model, config->lengths[l]);
+            if (status != CLDSA_SUCCESS)
+                return cldsa_fail_prefix(status, "experiment: variant %s", config->variants[v]);
+        }
+    }
+    return CLDSA_SUCCESS;
+}
+
 /* Seeds outermost: a grid stopped early has every length and variant once. */
 static void lay_out_cells(const cldsa_experiment_config *config, cldsa_experiment_result *result) {
     for (int s = 0; s < config->num_seeds; ++s)
@@ -294,6 +308,7 @@ cldsa_status cldsa_experiment_run(cldsa_context *ctx, cl_command_queue queue, co
                                   const cldsa_experiment_hooks *hooks, cldsa_experiment_result **out) {
     *out = NULL;
     CLDSA_TRY(check_axes(config));
+    CLDSA_TRY(check_variants(config));
     int count = config->num_lengths * config->num_variants * config->num_seeds;
     cldsa_experiment_result *result = calloc(1, sizeof *result);
     cldsa_cell *cells = calloc((size_t)count + 1, sizeof *cells);

@@ -109,6 +109,8 @@ cldsa_status cldsa_run_config_from_json(const cJSON *object, const char *source,
                                        "checkpoint_every"};
     CLDSA_TRY(cldsa_json_check_keys(object, source, keys, sizeof keys / sizeof *keys));
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(object, "model");
+    if (model && !cJSON_IsObject(model))
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: model is no object {...} of the model's settings", source);
     if (model)
         CLDSA_TRY(cldsa_config_from_json(model, source, &config->model));
     cldsa_data_config *data = &config->data;

@@ -193,7 +193,7 @@ static cldsa_status check_config(const cldsa_run_config *config) {
         if (ranges[i].value < ranges[i].min || ranges[i].value > ranges[i].max)
             return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s is %d; it must be %d to %d", ranges[i].name, ranges[i].value,
                               ranges[i].min, ranges[i].max);
-    return CLDSA_SUCCESS;
+    return cldsa_config_check_length(&config->model, config->data.seq_len);
 }
 
 static cldsa_status open_run(trainer *t, cldsa_context *ctx, cl_command_queue queue) {
