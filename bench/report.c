@@ -70,17 +70,20 @@ double report_mean(const report_device *device, const char *op, report_value val
 }
 
 double report_crossover(const report_device *device, const char *mode, double *from, double *to, double *K) {
-    for (size_t i = device->num_crossovers; i-- > 0;) {
-        const cJSON *crossover = device->crossovers[i];
-        if (!bench_is(crossover, "mode", mode) || bench_number(crossover, "to") == 0)
-            continue;
-        *from = bench_number(crossover, "from");
-        *to = bench_number(crossover, "to");
-        *K = bench_number(crossover, "K");
-        double T = bench_number(crossover, "T");
-        return isnan(T) ? 0 : T;
+    const report_crossing *newest = NULL;
+    for (size_t i = 0; i < device->num_crossovers; ++i) {
+        const report_crossing *one = &device->crossovers[i];
+        if (bench_is(one->json, "mode", mode) && bench_number(one->json, "to") > 0 &&
+            (!newest || strcmp(one->date, newest->date) >= 0))
+            newest = one;
     }
-    return NAN;
+    if (!newest)
+        return NAN;
+    *from = bench_number(newest->json, "from");
+    *to = bench_number(newest->json, "to");
+    *K = bench_number(newest->json, "K");
+    double T = bench_number(newest->json, "T");
+    return isnan(T) ? 0 : T;
 }
 
 static double bandwidth_at(const report_device *device, bool largest) {
@@ -143,15 +146,15 @@ static cldsa_status take_file(bench_report *report, const cJSON *file) {
         realloc(device->rows, (device->num_rows + (size_t)cJSON_GetArraySize(rows) + 1) * sizeof *grown);
     if (grown)
         device->rows = grown;
-    const cJSON **more = realloc(device->crossovers,
-                                 (device->num_crossovers + (size_t)cJSON_GetArraySize(crossovers) + 1) * sizeof *more);
+    report_crossing *more = realloc(
+        device->crossovers, (device->num_crossovers + (size_t)cJSON_GetArraySize(crossovers) + 1) * sizeof *more);
     if (more)
         device->crossovers = more;
     if (!grown || !more)
         return cldsa_fail(CLDSA_OUT_OF_MEMORY, "report: out of memory");
     const char *date = bench_text(system, "date");
     cJSON_ArrayForEach(item, rows) join(device, item, date);
-    cJSON_ArrayForEach(item, crossovers) device->crossovers[device->num_crossovers++] = item;
+    cJSON_ArrayForEach(item, crossovers) device->crossovers[device->num_crossovers++] = (report_crossing){item, date};
     bool newest = strcmp(date, bench_text(device->system, "date")) >= 0;
     if (cJSON_IsObject(peaks) && (newest || !device->peaks))
         device->peaks = peaks;

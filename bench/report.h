@@ -20,6 +20,12 @@ typedef struct report_row {
     const char *date; /* of its file */
 } report_row;
 
+/* Where sparsity begins to pay, by one file. */
+typedef struct report_crossing {
+    const cJSON *json;
+    const char *date; /* of its file */
+} report_crossing;
+
 /* A device as driven by one platform; several files of it are merged, the newest row counts. */
 typedef struct report_device {
     char label[REPORT_LABEL]; /* short, unique */
@@ -27,7 +33,7 @@ typedef struct report_device {
     const cJSON *peaks;       /* of the newest file that has them; may be NULL */
     report_row *rows;
     size_t num_rows, num_replaced;
-    const cJSON **crossovers; /* of all its files */
+    report_crossing *crossovers; /* of all its files; the newest of a mode counts */
     size_t num_crossovers;
 } report_device;
 

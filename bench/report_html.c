@@ -17,6 +17,8 @@ static const char style[] =
     "th[scope=row]{min-width:15em}td .muted{white-space:pre}.calls td "
     ".muted{white-space:pre-line;min-width:13em;max-width:16em;margin-left:auto;overflow-wrap:anywhere}"
     ".findings{background:var(--card);padding:.8em 1em .8em 2.2em;border-radius:6px}.findings li{margin:.2em 0}"
+    ".compiler{text-align:left;white-space:normal;min-width:9em;max-width:14em;overflow-wrap:anywhere}"
+    "td .muted.kernel{white-space:normal;overflow-wrap:anywhere;max-width:10em;margin-left:auto}"
     "figure{margin:0}details summary{cursor:pointer}";
 
 static void put_findings(FILE *out, const bench_report *report) {

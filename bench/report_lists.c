@@ -102,24 +102,110 @@ void report_put_failures(FILE *out, const bench_report *report) {
 
 /* ---- other vendors' compilers ------------------------------------------------------------------------------------ */
 
-static void put_targets(FILE *out, const cJSON *targets) {
-    static const char *const titles[] = {"target", "device", "compiler", "result", "kernels"};
-    const cJSON *target;
-    begin_table(out, titles, sizeof titles / sizeof *titles, 4);
-    cJSON_ArrayForEach(target, targets) {
-        char text[256];
-        fputs("<tr>", out);
-        cldsa_html_element(out, "th scope=row", bench_text(target, "target"));
-        cldsa_html_element(out, "td class=left", bench_text(target, "device"));
-        cldsa_html_element(out, "td class=reason", bench_text(target, "compiler"));
+/* What a table of compilers says of one build. */
+static double registers_of(const cJSON *kernel) {
+    return bench_number(kernel, "registers");
+}
+
+static double spills_of(const cJSON *kernel) {
+    double bytes = bench_number(kernel, "spill_bytes");
+    return isnan(bytes) ? bench_number(kernel, "spills") : bytes;
+}
+
+static double occupancy_of(const cJSON *kernel) {
+    return bench_number(kernel, "occupancy_percent");
+}
+
+static double local_of(const cJSON *kernel) {
+    return bench_number(kernel, "local_bytes") / 1024;
+}
+
+/* Of a variant that the library takes on that target by itself. */
+static bool is_chosen(const cJSON *kernel) {
+    return !cJSON_IsFalse(bench_member(kernel, "chosen"));
+}
+
+/* The target's build with the largest value (or smallest), of chosen variants only or of all; NULL without any. */
+static const cJSON *find_extreme(const cJSON *kernels, const char *target, double (*value)(const cJSON *), bool least,
+                                 bool chosen) {
+    const cJSON *kernel, *worst = NULL;
+    cJSON_ArrayForEach(kernel, kernels) {
+        double number = value(kernel);
+        if (isnan(number) || !bench_is(kernel, "target", target) || (chosen && !is_chosen(kernel)))
+            continue;
+        if (!worst || (least ? number < value(worst) : number > value(worst)))
+            worst = kernel;
+    }
+    return worst;
+}
+
+/* A figure with the kernel that it is of. */
+static void put_extreme(FILE *out, const cJSON *kernel, double (*value)(const cJSON *), const char *format) {
+    char text[64];
+    if (!kernel || !(value(kernel) > 0)) {
+        fputs("<td class=muted>–</td>", out);
+        return;
+    }
+    snprintf(text, sizeof text, format, value(kernel));
+    fputs("<td>", out);
+    cldsa_html_text(out, text);
+    cldsa_html_element(out, "div class=\"muted kernel\"", bench_text(kernel, "kernel"));
+    fputs("</td>", out);
+}
+
+/* "12 builds" / "574, rope_vec", in red where a chosen variant spills. */
+static void put_spills(FILE *out, const cJSON *kernels, const char *target) {
+    const cJSON *kernel, *most = find_extreme(kernels, target, spills_of, false, false);
+    int builds = 0, chosen = 0;
+    char text[96];
+    if (!most || !(spills_of(most) > 0)) {
+        cldsa_html_element(out, "td class=muted", most ? "none" : "–");
+        return;
+    }
+    cJSON_ArrayForEach(kernel, kernels) if (bench_is(kernel, "target", target) && spills_of(kernel) > 0) {
+        ++builds;
+        chosen += is_chosen(kernel);
+    }
+    snprintf(text, sizeof text, "%d, %d chosen", builds, chosen);
+    fputs(chosen ? "<td class=bad>" : "<td>", out);
+    cldsa_html_text(out, text);
+    snprintf(text, sizeof text, "%.60s: %.0f%s", bench_text(most, "kernel"), spills_of(most),
+             bench_member(most, "spill_bytes") ? " B" : "");
+    cldsa_html_element(out, "div class=\"muted kernel\"", text);
+    fputs("</td>", out);
+}
+
+static void put_target(FILE *out, const cJSON *target, const cJSON *kernels) {
+    const char *name = bench_text(target, "target");
+    char text[256];
+    fputs("<tr><th scope=row>", out);
+    cldsa_html_text(out, name);
+    cldsa_html_element(out, "div class=muted", bench_text(target, "device"));
+    fputs("</th>", out);
+    cldsa_html_element(out, "td class=compiler", bench_text(target, "compiler"));
+    if (!bench_is(target, "status", "ok")) {
         snprintf(text, sizeof text, "%.20s%s%.200s", bench_text(target, "status"),
                  *bench_text(target, "reason") ? ": " : "", bench_text(target, "reason"));
         cldsa_html_element(out, bench_is(target, "status", "error") ? "td class=\"reason bad\"" : "td class=reason",
                            text);
-        snprintf(text, sizeof text, "%.0f, %.0f fail", bench_number(target, "kernels"), bench_number(target, "failed"));
-        cldsa_html_element(out, "td", text);
-        fputs("</tr>\n", out);
+    } else {
+        fputs("<td class=left>ok</td>", out);
     }
+    snprintf(text, sizeof text, "%.0f, %.0f fail", bench_number(target, "kernels"), bench_number(target, "failed"));
+    cldsa_html_element(out, bench_number(target, "failed") > 0 ? "td class=bad" : "td", text);
+    put_extreme(out, find_extreme(kernels, name, registers_of, false, true), registers_of, "%.0f");
+    put_spills(out, kernels, name);
+    put_extreme(out, find_extreme(kernels, name, occupancy_of, true, true), occupancy_of, "%.0f %%");
+    put_extreme(out, find_extreme(kernels, name, local_of, false, true), local_of, "%.1f KiB");
+    fputs("</tr>\n", out);
+}
+
+static void put_targets(FILE *out, const cJSON *targets, const cJSON *kernels) {
+    static const char *const titles[] = {"target",         "compiler",          "result",          "builds",
+                                         "most registers", "builds that spill", "least occupancy", "most local memory"};
+    const cJSON *target;
+    begin_table(out, titles, sizeof titles / sizeof *titles, 3);
+    cJSON_ArrayForEach(target, targets) put_target(out, target, kernels);
     end_table(out);
 }
 
@@ -238,11 +324,15 @@ static void put_failed_builds(FILE *out, const cJSON *kernels) {
 void report_put_vendors(FILE *out, const bench_report *report) {
     const cJSON *targets = bench_member(report->vendors, "targets"),
                 *kernels = bench_member(report->vendors, "kernels");
-    fputs(
-        "<p>Kernels through other vendors' offline compilers, without their devices: registers per work-item, spills, "
-        "occupancy and local memory; of several builds of a kernel the worst.</p>\n",
-        out);
-    put_targets(out, targets);
+    fputs("<p>Kernels through other vendors' offline compilers, without their devices. Registers per work-item, local "
+          "memory and occupancy are the worst of the variants that the library chooses there by itself; spills are "
+          "counted over all builds, and no hot kernel of a chosen variant may have any.</p>\n",
+          out);
+    put_targets(out, targets, kernels);
+    fputs("<details><summary>Every kernel on every target: registers, spills, occupancy and local memory; of several "
+          "builds of a kernel the worst</summary>\n",
+          out);
     put_kernels(out, targets, kernels);
+    fputs("</details>\n", out);
     put_failed_builds(out, kernels);
 }

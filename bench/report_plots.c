@@ -184,21 +184,41 @@ void report_plot_times(FILE *out, const report_device *device, const char *mode)
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
+/* The variant to plot: dense, which every device can be compared by, or else the first that was measured. */
+static const char *find_trained(const bench_report *report) {
+    const char *first = NULL;
+    for (int d = 0; d < report->num_devices; ++d)
+        for (size_t i = 0; i < report->devices[d].num_rows; ++i) {
+            const cJSON *row = report->devices[d].rows[i].json;
+            if (!bench_is(row, "suite", "train") || !bench_row_is_ok(row))
+                continue;
+            if (bench_is(row, "variant", "dense"))
+                return "dense";
+            first = first ? first : bench_text(row, "variant");
+        }
+    return first;
+}
+
 void report_plot_training(FILE *out, const bench_report *report) {
     static points drawn[REPORT_MAX_DEVICES];
     cldsa_plot_series series[REPORT_MAX_DEVICES];
+    const char *variant = find_trained(report);
+    char title[96];
+    if (!variant)
+        return;
     memset(drawn, 0, sizeof drawn);
     for (int d = 0; d < report->num_devices; ++d) {
         const report_device *device = &report->devices[d];
         for (size_t i = 0; i < device->num_rows; ++i) {
             const cJSON *row = device->rows[i].json;
-            if (bench_is(row, "suite", "train") && bench_is(row, "variant", "dense"))
+            if (bench_is(row, "suite", "train") && bench_is(row, "variant", variant))
                 add_point(&drawn[d], bench_number(row, "length"),
                           bench_number(bench_member(row, "tokens_per_second"), "median"));
         }
         series[d] = series_of(device->label, &drawn[d], CLDSA_PLOT_LINE, d + 1);
     }
-    put_plot(out, &(cldsa_plot){.title = "Training, dense",
+    snprintf(title, sizeof title, "Training, %.60s", variant);
+    put_plot(out, &(cldsa_plot){.title = title,
                                 .x_label = "S, sequence length",
                                 .y_label = "tokens per second",
                                 .series = series,

@@ -231,12 +231,13 @@ static void put_mean_row(FILE *out, const bench_report *report, const char *op, 
                          const char *unit) {
     begin_row(out, op ? op : "geometric mean of all calls");
     for (int d = 0; d < report->num_devices; ++d) {
-        int count, failed = count_failed(&report->devices[d], op);
+        int count, all;
         char text[64];
+        report_mean(&report->devices[d], NULL, value, &all); /* a device that was not asked for it has no failures */
+        int failed = all || value == report_percent ? count_failed(&report->devices[d], op) : 0;
         double mean = report_mean(&report->devices[d], op, value, &count);
-        size_t used = count ? (size_t)snprintf(text, sizeof text, "%.*f %s (%d)",
-                                               full < mean * 10 ? full < 10 ? 2 : 0 : 1, mean, unit, count)
-                            : 0;
+        int digits = full < 10 ? 2 : mean < full / 10 ? 1 : 0;
+        size_t used = count ? (size_t)snprintf(text, sizeof text, "%.*f %s (%d)", digits, mean, unit, count) : 0;
         if (failed)
             snprintf(text + used, sizeof text - used, "%s%d without a time", used ? ", " : "", failed);
         if (count || failed)
@@ -322,7 +323,8 @@ static void put_pair(FILE *out, const cJSON *row) {
     bench_format(bench_number(bench_member(bench_member(row, "sparse"), "seconds"), "median"), "s", sparse,
                  sizeof sparse);
     snprintf(ratio, sizeof ratio, "%.2f x", times);
-    snprintf(below, sizeof below, "sparse %s\ndense %s", sparse, dense);
+    const char *form = bench_text(bench_member(row, "dense"), "form");
+    snprintf(below, sizeof below, "sparse %s\ndense %s%s%.40s", sparse, dense, *form ? ", " : "", form);
     fprintf(out, "<td class=%s>%s", times > 1 ? "good" : "bad", ratio);
     cldsa_html_element(out, "div class=muted", below);
     fputs("</td>", out);

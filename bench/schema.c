@@ -119,7 +119,7 @@ static const key sparse_keys[] = {{"seconds", STATISTICS, ALWAYS},
                                   {"select_seconds", STATISTICS, ALWAYS},
                                   {"attend_seconds", STATISTICS, ALWAYS},
                                   {0}};
-static const key dense_keys[] = {{"seconds", STATISTICS, ALWAYS}, {0}};
+static const key dense_keys[] = {{"seconds", STATISTICS, ALWAYS}, {"form", TEXT, OPTIONAL}, {0}};
 
 static const key peer_keys[] = {{"peer", TEXT, ALWAYS},
                                 {"status", TEXT, ALWAYS},
@@ -246,6 +246,9 @@ static cldsa_status check_system(const cJSON *system) {
 
 static cldsa_status check_document(const cJSON *document) {
     const cJSON *schema = cJSON_GetObjectItemCaseSensitive(document, "schema");
+    const char *what = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, "kind"));
+    if (what)
+        return cldsa_fail(CLDSA_INVALID_FILE, "it is no result of cldsa bench but of kind \"%.40s\"", what);
     if (!cJSON_IsNumber(schema))
         return cldsa_fail(CLDSA_INVALID_FILE, "it is no result of cldsa bench: it has no \"schema\"");
     if (schema->valuedouble != BENCH_SCHEMA)

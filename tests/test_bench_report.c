@@ -216,6 +216,53 @@ static void files_of_a_device_merge(void **state) {
     }
 }
 
+/* Where sparsity pays says the newest file that measured it, whatever the order. */
+static void the_newest_crossover_counts(void **state) {
+    (void)state;
+    cJSON *old = result_file("Processor", "2026-02-01T00:00:00Z"),
+          *new = result_file("Processor", "2026-02-02T00:00:00Z"),
+          *without = result_file("Processor", "2026-02-03T00:00:00Z");
+    add_crossover(old, "decode", 8192);
+    add_crossover(new, "decode", 4096);
+    save("old.json", old);
+    save("new.json", new);
+    save("without.json", without);
+    cli_run("report '%s' '%s' '%s'", cli_path("without.json"), cli_path("new.json"), cli_path("old.json"));
+    assert_has(cli_result.out, "from T = 4096 on");
+    assert_null(strstr(cli_result.out, "8192"));
+}
+
+/* A device that was measured without --gain has no failures there; what is much slower keeps its figures. */
+static void gains_are_of_those_who_measured_them(void **state) {
+    (void)state;
+    cJSON *tuned = make_card(), *untuned = result_file("Processor", "2026-02-01T00:00:00Z");
+    cJSON_AddNumberToObject(result_add_op(tuned, "gemm", "M=1", 1e-3, 0.01, 1), "gain", 0.27);
+    result_add_op(untuned, "gemm", "M=1", 1e-3, 0.01, 1);
+    result_fail(result_add_op(untuned, "gemm", "M=2", 1e-3, 0.01, 1), "error", "it is wrong");
+    save("tuned.json", tuned);
+    save("untuned.json", untuned);
+    char files[2 * CLI_PATH_SIZE + 8];
+    snprintf(files, sizeof files, "'%s' '%s'", cli_path("tuned.json"), cli_path("untuned.json"));
+    make_report(files);
+    assert_has(page, "0.27 x (1)");
+    assert_int_equal(count_of(page, "1 without a time"), 1); /* of the roofline only */
+}
+
+static void training_without_dense_is_plotted(void **state) {
+    (void)state;
+    cJSON *file = result_file("Processor", "2026-02-01T00:00:00Z");
+    cJSON *row = result_add_train(file, 256, "adaptive", 4000);
+    char files[CLI_PATH_SIZE + 8];
+    save("sparse.json", cJSON_Duplicate(file, true));
+    snprintf(files, sizeof files, "'%s'", cli_path("sparse.json"));
+    make_report(files);
+    assert_has(page, "Training, adaptive");
+    result_fail(row, "error", "it is wrong");
+    save("sparse.json", file);
+    make_report(files);
+    assert_null(strstr(page, "Training, "));
+}
+
 static void compilers_are_shown(void **state) {
     (void)state;
     make_files();
@@ -237,6 +284,9 @@ static void compilers_are_shown(void **state) {
     char files[2 * CLI_PATH_SIZE + 8];
     snprintf(files, sizeof files, "'%s' '%s'", cli_path("cpu.json"), cli_path("vendors.json"));
     make_report(files);
+    assert_has(page, "<td>256<div class=\"muted kernel\">topk_radix</div></td>");
+    assert_has(page, "1, 1 chosen<div class=\"muted kernel\">topk_radix: 12</div>");
+    assert_has(page, "<td>50 %<div class=\"muted kernel\">gemm_simt</div></td>");
     assert_has(page, "77 reg");
     assert_has(page, "50 % occ");
     assert_has(page, "2.0 KiB");
@@ -299,6 +349,9 @@ int main(void) {
         cmocka_unit_test(the_page_stands_alone),
         cmocka_unit_test(doubts_are_said),
         cmocka_unit_test(files_of_a_device_merge),
+        cmocka_unit_test(the_newest_crossover_counts),
+        cmocka_unit_test(gains_are_of_those_who_measured_them),
+        cmocka_unit_test(training_without_dense_is_plotted),
         cmocka_unit_test(compilers_are_shown),
         cmocka_unit_test(prints_markdown_without_files),
         cmocka_unit_test(bad_input),
