@@ -222,8 +222,7 @@ static cldsa_status measure_calls(end_suite *suite, calls *c, bench_end_row *row
     CLDSA_TRY(choose_dense(c, &dense, dense_seconds));
     CLDSA_TRY(bench_place_check_written(dense));
     row->workspace = c->select.workspace_bytes + c->attend.workspace_bytes;
-    snprintf(row->shape + strlen(row->shape), sizeof row->shape - strlen(row->shape), "%s",
-             dense == &c->dense[1] ? ", dense with heads as queries" : "");
+    row->dense_form = dense == &c->dense[1] ? "heads as queries" : "heads apart";
     return measure_tasks(suite, (const bench_task[]){sparse, task_of(&c->select), task_of(&c->attend), task_of(dense)},
                          row);
 }

@@ -12,6 +12,7 @@ typedef struct bench_end_row {
     const char *mode; /* "decode" or "prefill" */
     int64_t s, t, k;
     char shape[BENCH_TEXT], dtype[16];
+    const char *dense_form; /* which form of dense attention was the faster one */
     bench_status status;
     char reason[2 * BENCH_TEXT];
     bench_samples sparse, select, attend, dense; /* seconds; sparse: both calls in one stream */

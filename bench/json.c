@@ -194,6 +194,7 @@ cJSON *bench_end_row_json(const bench_end_row *row) {
         add_timed(sparse, "seconds", &row->sparse);
         add_timed(sparse, "select_seconds", &row->select);
         add_timed(sparse, "attend_seconds", &row->attend);
+        cJSON_AddStringToObject(dense, "form", row->dense_form);
         add_timed(dense, "seconds", &row->dense);
         cJSON_AddNumberToObject(out, "ratio", bench_ratio(&row->sparse, &row->dense, true));
         cJSON_AddNumberToObject(out, "workspace_bytes", (double)row->workspace);
