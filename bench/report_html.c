@@ -18,7 +18,7 @@ static const char style[] =
     ".muted{white-space:pre-line;min-width:13em;max-width:16em;margin-left:auto;overflow-wrap:anywhere}"
     ".findings{background:var(--card);padding:.8em 1em .8em 2.2em;border-radius:6px}.findings li{margin:.2em 0}"
     ".compiler{text-align:left;white-space:normal;min-width:9em;max-width:14em;overflow-wrap:anywhere}"
-    "td .muted.kernel{white-space:normal;overflow-wrap:anywhere;max-width:10em;margin-left:auto}"
+    "td .muted.kernel{white-space:normal;min-width:8em;max-width:12em;margin-left:auto}"
     "figure{margin:0}details summary{cursor:pointer}";
 
 static void put_findings(FILE *out, const bench_report *report) {

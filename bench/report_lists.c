@@ -139,6 +139,22 @@ static const cJSON *find_extreme(const cJSON *kernels, const char *target, doubl
     return worst;
 }
 
+/* A kernel's name under a figure, which may break behind underscores. */
+static void put_kernel_name(FILE *out, const char *name) {
+    fputs("<div class=\"muted kernel\">", out);
+    for (size_t length; *name; name += length) {
+        char part[64];
+        length = strcspn(name, "_");
+        length += name[length] == '_';
+        length = length < sizeof part ? length : sizeof part - 1;
+        snprintf(part, sizeof part, "%.*s", (int)length, name);
+        cldsa_html_text(out, part);
+        if (name[length])
+            fputs("<wbr>", out);
+    }
+    fputs("</div>", out);
+}
+
 /* A figure with the kernel that it is of. */
 static void put_extreme(FILE *out, const cJSON *kernel, double (*value)(const cJSON *), const char *format) {
     char text[64];
@@ -149,7 +165,7 @@ static void put_extreme(FILE *out, const cJSON *kernel, double (*value)(const cJ
     snprintf(text, sizeof text, format, value(kernel));
     fputs("<td>", out);
     cldsa_html_text(out, text);
-    cldsa_html_element(out, "div class=\"muted kernel\"", bench_text(kernel, "kernel"));
+    put_kernel_name(out, bench_text(kernel, "kernel"));
     fputs("</td>", out);
 }
 
@@ -171,7 +187,7 @@ static void put_spills(FILE *out, const cJSON *kernels, const char *target) {
     cldsa_html_text(out, text);
     snprintf(text, sizeof text, "%.60s: %.0f%s", bench_text(most, "kernel"), spills_of(most),
              bench_member(most, "spill_bytes") ? " B" : "");
-    cldsa_html_element(out, "div class=\"muted kernel\"", text);
+    put_kernel_name(out, text);
     fputs("</td>", out);
 }
 

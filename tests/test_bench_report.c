@@ -284,9 +284,9 @@ static void compilers_are_shown(void **state) {
     char files[2 * CLI_PATH_SIZE + 8];
     snprintf(files, sizeof files, "'%s' '%s'", cli_path("cpu.json"), cli_path("vendors.json"));
     make_report(files);
-    assert_has(page, "<td>256<div class=\"muted kernel\">topk_radix</div></td>");
-    assert_has(page, "1, 1 chosen<div class=\"muted kernel\">topk_radix: 12</div>");
-    assert_has(page, "<td>50 %<div class=\"muted kernel\">gemm_simt</div></td>");
+    assert_has(page, "<td>256<div class=\"muted kernel\">topk_<wbr>radix</div></td>");
+    assert_has(page, "1, 1 chosen<div class=\"muted kernel\">topk_<wbr>radix: 12</div>");
+    assert_has(page, "<td>50 %<div class=\"muted kernel\">gemm_<wbr>simt</div></td>");
     assert_has(page, "77 reg");
     assert_has(page, "50 % occ");
     assert_has(page, "2.0 KiB");
