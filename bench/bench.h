@@ -217,8 +217,12 @@ void bench_train_row_free(bench_train_row *row);
 /* ---- results as JSON (json.c, system.c) and text (print.c) --------------------------------------------------------
  */
 
-/* Device, host, clocks, versions, date, peaks (NULL: none): travels with every result. */
-cJSON *bench_system_json(cldsa_context *ctx, const struct bench_peaks *peaks);
+/*
+ * Device, host, clocks, versions, date: travels with every result. To be asked for before anything is measured, since
+ * the load is that of the minute before; what is known afterwards (peaks, the clocks under work) is then put in.
+ */
+cJSON *bench_system_json(cldsa_context *ctx);
+void bench_system_finish(cJSON *system, const struct bench_peaks *peaks);
 cJSON *bench_statistics_json(const bench_samples *samples); /* NULL members without samples */
 void bench_add_status(cJSON *row, bench_status status, const char *reason);
 cJSON *bench_op_row_json(const bench_op_row *row);

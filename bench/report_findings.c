@@ -219,7 +219,7 @@ static void find_doubts(bench_report *report) {
     for (int d = 0; d < report->num_devices; ++d) {
         const report_device *device = &report->devices[d];
         const cJSON *host = bench_member(device->system, "host");
-        double load = bench_number(host, "load"), threads = bench_number(host, "threads");
+        double load = bench_number(host, "load_before"), threads = bench_number(host, "threads");
         int above = 0;
         for (size_t i = 0; i < device->num_rows; ++i)
             above += bench_is(bench_member(device->rows[i].json, "roofline"), "limit", "compute") &&

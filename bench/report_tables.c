@@ -97,8 +97,10 @@ static void memory(const report_device *device, char *text, size_t size) {
 
 static void host(const report_device *device, char *text, size_t size) {
     const cJSON *machine = bench_member(device->system, "host");
-    snprintf(text, size, "%s, %.0f threads, load %.1f", bench_text(machine, "cpu"), bench_number(machine, "threads"),
-             bench_number(machine, "load"));
+    double before = bench_number(machine, "load_before");
+    int used = snprintf(text, size, "%s, %.0f threads", bench_text(machine, "cpu"), bench_number(machine, "threads"));
+    if (!isnan(before) && used > 0 && (size_t)used < size)
+        snprintf(text + used, size - (size_t)used, ", load %.1f before", before);
 }
 
 static void clocks(const report_device *device, char *text, size_t size) {

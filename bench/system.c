@@ -47,7 +47,7 @@ static cJSON *host_json(void) {
     add_line(out, "cpu", "/proc/cpuinfo", "model name");
     cJSON_AddNumberToObject(out, "threads", (double)sysconf(_SC_NPROCESSORS_ONLN));
     if (getloadavg(load, 1) == 1)
-        cJSON_AddNumberToObject(out, "load", load[0]);
+        cJSON_AddNumberToObject(out, "load_before", load[0]);
     return out;
 }
 
@@ -91,7 +91,7 @@ static void add_device(cJSON *out, cldsa_context *ctx) {
     cJSON_AddBoolToObject(out, "fp64", caps->fp64);
 }
 
-cJSON *bench_system_json(cldsa_context *ctx, const bench_peaks *peaks) {
+cJSON *bench_system_json(cldsa_context *ctx) {
     cJSON *out = cJSON_CreateObject();
     char text[BENCH_TEXT];
     time_t now = time(NULL);
@@ -107,6 +107,11 @@ cJSON *bench_system_json(cldsa_context *ctx, const bench_peaks *peaks) {
     cJSON_AddBoolToObject(out, "tuned_here", cldsa_tuning_user_path(path, sizeof path) && access(path, R_OK) == 0);
     cJSON_AddItemToObject(out, "host", host_json());
     cJSON_AddItemToObject(out, "clocks", clocks_json());
-    cJSON_AddItemToObject(out, "peaks", peaks ? bench_peaks_json(peaks) : cJSON_CreateNull());
+    cJSON_AddNullToObject(out, "peaks");
     return out;
+}
+
+void bench_system_finish(cJSON *system, const bench_peaks *peaks) {
+    cJSON_ReplaceItemInObjectCaseSensitive(system, "clocks", clocks_json());
+    cJSON_ReplaceItemInObjectCaseSensitive(system, "peaks", bench_peaks_json(peaks));
 }

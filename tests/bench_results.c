@@ -27,7 +27,7 @@ cJSON *result_file(const char *device, const char *date) {
         "  \"max_clock_mhz\": 2600, \"global_mem_bytes\": 8589934592, \"max_alloc_bytes\": 4294967296,"
         "  \"local_mem_bytes\": 32768, \"fp16\": false, \"fp64\": true, \"tuned_here\": false, \"compiler\": "
         "\"-cl-std=CL1.2\","
-        "  \"host\": {\"os\": \"Linux\", \"cpu\": \"A processor\", \"threads\": 2, \"load\": 0.5},"
+        "  \"host\": {\"os\": \"Linux\", \"cpu\": \"A processor\", \"threads\": 2, \"load_before\": 0.5},"
         "  \"clocks\": {\"governor\": \"performance\"},"
         "  \"peaks\": {\"f32_flops_per_second\": 1e11, \"launch_seconds\": 2e-5,"
         "   \"levels\": [{\"bytes\": 32768, \"bytes_per_second\": 1e11}, {\"bytes\": 1e8, \"bytes_per_second\": "

@@ -184,7 +184,7 @@ static void doubts_are_said(void **state) {
     cJSON *row = result_add_op(file, "gemm", "M=1", 1e-3, 0.01, 1), *system = cJSON_GetObjectItem(file, "system");
     save("sound.json", cJSON_Duplicate(file, true));
     set_percent(row, 180);
-    result_set(cJSON_GetObjectItem(system, "host"), "load", cJSON_CreateNumber(5));
+    result_set(cJSON_GetObjectItem(system, "host"), "load_before", cJSON_CreateNumber(5));
     save("doubtful.json", file);
     cli_run("report '%s'", cli_path("sound.json"));
     assert_null(strstr(cli_result.out, "with care"));

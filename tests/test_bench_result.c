@@ -202,13 +202,13 @@ static void gain_is_against_defaults(void **state) {
 static void failures_have_reasons(void **state) {
     (void)state;
     cJSON *document;
-    cli_run("bench ops rms_norm --preset dsa-decode --budget 0.02 --out '%s' --variant nonsense",
+    cli_run("bench ops rms_norm --preset dsa-decode --budget 0.02 --out '%s' --variant vec --tune NONSENSE=2",
             cli_path("failed.json"));
     assert_int_equal(cli_result.code, 1);
     assert_int_equal(bench_load(cli_path("failed.json"), &document), CLDSA_SUCCESS);
     const cJSON *row = cJSON_GetArrayItem(rows_of(document), 0);
     assert_string_equal(text(row, "status"), "error");
-    assert_non_null(strstr(text(row, "reason"), "nonsense"));
+    assert_non_null(strstr(text(row, "reason"), "NONSENSE"));
     assert_null(cJSON_GetObjectItemCaseSensitive(row, "seconds"));
     cJSON_Delete(document);
     assert_int_equal(bench_status_of(CLDSA_UNSUPPORTED), BENCH_UNSUPPORTED);

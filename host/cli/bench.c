@@ -3,7 +3,7 @@
 #include "bench/peak.h"
 #include "bench/schema.h"
 #include "host/cli/bench_options.h"
-#include "host/train/experiment.h"
+#include "host/io/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,17 +17,86 @@ typedef struct bench_run {
     cli_session session;
     const bench_preset *preset; /* of ops */
     bench_peaks peaks;
-    cJSON *rows, *crossovers;
-    bool failed; /* some row is an error */
+    cJSON *system, *rows, *crossovers;
+    bool failed;                   /* some row is an error */
+    char partial[BENCH_PATH_SIZE]; /* what is measured so far; "" without --out */
 } bench_run;
-
-static void add_row(bench_run *run, bench_status status, cJSON *row) {
-    run->failed |= status == BENCH_ERROR;
-    cJSON_AddItemToArray(run->rows, row);
-}
 
 static bool asks_for(const bench_run *run, bench_suite suite) {
     return run->options.suite == (int)suite || run->options.suite == SUITE_ALL;
+}
+
+/* ---- the result -------------------------------------------------------------------------------------------------- */
+
+static cJSON *run_json(const bench_run *run) {
+    const bench_cli_options *options = &run->options;
+    cJSON *out = cJSON_CreateObject();
+    cJSON_AddStringToObject(out, "suite", bench_suite_names[options->suite]);
+    if (asks_for(run, SUITE_OPS))
+        cJSON_AddStringToObject(out, "preset", run->preset->name);
+    cJSON_AddNumberToObject(out, "budget", options->budget);
+    cJSON_AddBoolToObject(out, "peers", options->peers);
+    cJSON_AddBoolToObject(out, "gain", options->gain);
+    return out;
+}
+
+/* What was asked, on what it was measured, and the rows so far. */
+static cJSON *document_json(const bench_run *run) {
+    cJSON *document = cJSON_CreateObject();
+    bench_system_finish(run->system, &run->peaks);
+    cJSON_AddNumberToObject(document, "schema", BENCH_SCHEMA);
+    cJSON_AddItemToObject(document, "run", run_json(run));
+    cJSON_AddItemReferenceToObject(document, "system", run->system);
+    cJSON_AddItemReferenceToObject(document, "rows", run->rows);
+    cJSON_AddItemReferenceToObject(document, "crossovers", run->crossovers);
+    return document;
+}
+
+/* Finds out before anything is measured whether the result can be written. */
+static int begin_results(bench_run *run) {
+    const char *out = run->options.out;
+    cldsa_file_writer writer;
+    if (!out)
+        return CLI_GO;
+    if (snprintf(run->partial, sizeof run->partial, "%s.partial", out) >= (int)sizeof run->partial)
+        return cli_usage("--out %.60s...: the path is too long", out);
+    cldsa_status status = cldsa_file_begin(&writer, out);
+    if (status != CLDSA_SUCCESS)
+        return cli_report(status);
+    cldsa_file_end(&writer, CLDSA_INTERRUPTED);
+    return CLI_GO;
+}
+
+/*
+ * A run of hours may be killed or lose its device: every row is in a file at once. That of --out stays what it was
+ * until the new one is complete.
+ */
+static void keep_row(bench_run *run, bench_status status, cJSON *row) {
+    run->failed |= status == BENCH_ERROR;
+    cJSON_AddItemToArray(run->rows, row);
+    if (!*run->partial)
+        return;
+    cJSON *document = document_json(run);
+    if (cldsa_json_write(run->partial, document) != CLDSA_SUCCESS) {
+        fprintf(stderr, "cldsa: %s; rows are written at the end only\n", cldsa_error_message());
+        *run->partial = '\0';
+    }
+    cJSON_Delete(document);
+}
+
+static int write_results(const bench_run *run) {
+    const bench_cli_options *options = &run->options;
+    cJSON *document = document_json(run);
+    cldsa_status status = options->out ? cldsa_json_write(options->out, document) : CLDSA_SUCCESS;
+    if (status == CLDSA_SUCCESS && *run->partial)
+        remove(run->partial);
+    if (options->json) { /* in one line, which another process can read */
+        char *text = cJSON_PrintUnformatted(document);
+        printf("%s\n", text ? text : "");
+        cJSON_free(text);
+    }
+    cJSON_Delete(document);
+    return status == CLDSA_SUCCESS ? CLI_GO : cli_report(status);
 }
 
 /* ---- the suites -------------------------------------------------------------------------------------------------- */
@@ -36,7 +105,7 @@ static void show_peak(void *user, const bench_peak_row *row) {
     bench_run *run = user;
     if (!run->options.json)
         bench_peak_row_print(row);
-    add_row(run, row->status, bench_peak_row_json(row));
+    keep_row(run, row->status, bench_peak_row_json(row));
 }
 
 /* Whole where it is a suite, else only what the other rows' roofline needs. */
@@ -53,7 +122,7 @@ static void show_op(void *user, const bench_op_row *row) {
     bench_run *run = user;
     if (!run->options.json)
         bench_op_row_print(row);
-    add_row(run, row->status, bench_op_row_json(row));
+    keep_row(run, row->status, bench_op_row_json(row));
 }
 
 static int run_ops(bench_run *run) {
@@ -79,43 +148,21 @@ static int run_ops(bench_run *run) {
 static void show_cell(bench_run *run, bench_train_row *row) {
     if (!run->options.json)
         bench_train_row_print(row);
-    add_row(run, row->status, bench_train_row_json(row));
+    keep_row(run, row->status, bench_train_row_json(row));
     bench_train_row_free(row);
-}
-
-/* The lists' items, cut at commas. */
-static int split(const char *option, const char *text, char items[][CLDSA_VARIANT_MAX], int *count) {
-    for (*count = 0; *count < CLDSA_MAX_AXIS; text += strcspn(text, ",") + 1) {
-        size_t length = strcspn(text, ",");
-        if (length == 0 || length >= CLDSA_VARIANT_MAX)
-            return cli_usage("--%s must be 1 to %d items with commas between them", option, CLDSA_MAX_AXIS);
-        snprintf(items[(*count)++], CLDSA_VARIANT_MAX, "%.*s", (int)length, text);
-        if (!text[length])
-            return CLI_GO;
-    }
-    return cli_usage("--%s has more than %d items", option, CLDSA_MAX_AXIS);
 }
 
 static int run_train(bench_run *run) {
     const bench_cli_options *options = &run->options;
-    char lengths[CLDSA_MAX_AXIS][CLDSA_VARIANT_MAX], variants[CLDSA_MAX_AXIS][CLDSA_VARIANT_MAX];
-    int num_lengths, num_variants;
-    int code = split("lengths", options->lengths, lengths, &num_lengths);
-    if (code == CLI_GO)
-        code = split("variants", options->variants, variants, &num_variants);
     bool is_cpu = cldsa_context_capabilities(run->session.ctx)->is_cpu;
     int64_t steps = options->steps ? options->steps : is_cpu ? CPU_STEPS : GPU_STEPS;
-    if (!options->json && code == CLI_GO)
+    if (!options->json)
         bench_train_head();
-    for (int i = 0; i < num_lengths * num_variants && code == CLI_GO; ++i) {
-        int64_t length;
+    for (int i = 0; i < options->num_lengths * options->num_variants; ++i) {
         bench_train_row row;
-        code = cli_integer("lengths", lengths[i / num_variants], 2, 1 << 24, &length);
-        if (code != CLI_GO)
-            break;
         bench_train_options cell = {.device = options->device,
-                                    .length = (int)length,
-                                    .variant = variants[i % num_variants],
+                                    .length = (int)options->lengths[i / options->num_variants],
+                                    .variant = options->variants[i % options->num_variants],
                                     .batch = (int)options->batch,
                                     .steps = (int)steps,
                                     .profile = options->profile,
@@ -126,14 +173,14 @@ static int run_train(bench_run *run) {
             bench_train(&cell, &row);
         show_cell(run, &row);
     }
-    return code;
+    return CLI_GO;
 }
 
 static void show_end(void *user, const bench_end_row *row) {
     bench_run *run = user;
     if (!run->options.json)
         bench_end_row_print(row);
-    add_row(run, row->status, bench_end_row_json(row));
+    keep_row(run, row->status, bench_end_row_json(row));
 }
 
 static int run_end_to_end(bench_run *run) {
@@ -152,39 +199,6 @@ static int run_end_to_end(bench_run *run) {
     return status == CLDSA_SUCCESS ? CLI_GO : cli_report(status);
 }
 
-/* ---- the result -------------------------------------------------------------------------------------------------- */
-
-static cJSON *run_json(const bench_run *run) {
-    const bench_cli_options *options = &run->options;
-    cJSON *out = cJSON_CreateObject();
-    cJSON_AddStringToObject(out, "suite", bench_suite_names[options->suite]);
-    if (asks_for(run, SUITE_OPS))
-        cJSON_AddStringToObject(out, "preset", run->preset->name);
-    cJSON_AddNumberToObject(out, "budget", options->budget);
-    cJSON_AddBoolToObject(out, "peers", options->peers);
-    cJSON_AddBoolToObject(out, "gain", options->gain);
-    return out;
-}
-
-/* What was asked, on what it was measured, and the rows. */
-static int write_results(const bench_run *run) {
-    const bench_cli_options *options = &run->options;
-    cJSON *document = cJSON_CreateObject();
-    cJSON_AddNumberToObject(document, "schema", BENCH_SCHEMA);
-    cJSON_AddItemToObject(document, "run", run_json(run));
-    cJSON_AddItemToObject(document, "system", bench_system_json(run->session.ctx, &run->peaks));
-    cJSON_AddItemReferenceToObject(document, "rows", run->rows);
-    cJSON_AddItemReferenceToObject(document, "crossovers", run->crossovers);
-    cldsa_status status = options->out ? cldsa_json_write(options->out, document) : CLDSA_SUCCESS;
-    if (options->json) { /* in one line, which another process can read */
-        char *text = cJSON_PrintUnformatted(document);
-        printf("%s\n", text ? text : "");
-        cJSON_free(text);
-    }
-    cJSON_Delete(document);
-    return status == CLDSA_SUCCESS ? CLI_GO : cli_report(status);
-}
-
 static int work(bench_run *run) {
     const bench_cli_options *options = &run->options;
     int code = CLI_GO;
@@ -199,7 +213,11 @@ static int work(bench_run *run) {
         code = run_end_to_end(run);
     if (asks_for(run, SUITE_TRAIN) && code == CLI_GO)
         code = run_train(run);
-    return code == CLI_GO ? write_results(run) : code;
+    if (code == CLI_GO)
+        return write_results(run);
+    if (*run->partial && cJSON_GetArraySize(run->rows))
+        fprintf(stderr, "cldsa: what was measured until then is in %s\n", run->partial);
+    return code;
 }
 
 static int open_and_work(bench_run *run) {
@@ -212,10 +230,14 @@ static int open_and_work(bench_run *run) {
     int code = bench_find_preset(options->preset, is_cpu, &run->preset) == CLDSA_SUCCESS
                    ? CLI_GO
                    : cli_usage("%s", cldsa_error_message());
+    run->system = bench_system_json(run->session.ctx);
     run->rows = cJSON_CreateArray();
     run->crossovers = cJSON_CreateArray();
     if (code == CLI_GO)
+        code = begin_results(run);
+    if (code == CLI_GO)
         code = work(run);
+    cJSON_Delete(run->system);
     cJSON_Delete(run->rows);
     cJSON_Delete(run->crossovers);
     bench_peaks_free(&run->peaks);

@@ -30,7 +30,7 @@ const char *const bench_suite_names[] = {"peak", "ops", "train", "end-to-end", "
 const cli_option bench_options_table[] = {
     CLI_OPTION_DEVICE,
     CLI_OPTION_JSON,
-    {KEY_OUT, "out", "FILE", "write the JSON there, beside what is printed"},
+    {KEY_OUT, "out", "FILE", "write the JSON there, beside what is printed; until it is complete, FILE.partial"},
     {KEY_BUDGET, "budget", "SECONDS", "ops, end-to-end: measuring time per row (default 1)"},
     {KEY_PRESET, "preset", "NAME",
      "ops: experiment, dsa-prefill, dsa-decode, long-context, memory, cpu or gpu (default: the device's kind)"},
@@ -64,6 +64,37 @@ static int take_suite(const char *value, int *suite) {
                      near ? near : "peak, ops, train, end-to-end and all", near ? "?" : "");
 }
 
+/* A list's items, cut at commas. */
+static int split(const char *option, const char *text, char items[][CLDSA_VARIANT_MAX], int *count) {
+    for (*count = 0; *count < CLDSA_MAX_AXIS; text += strcspn(text, ",") + 1) {
+        size_t length = strcspn(text, ",");
+        if (length == 0 || length >= CLDSA_VARIANT_MAX)
+            return cli_usage("--%s must be 1 to %d items with commas between them", option, CLDSA_MAX_AXIS);
+        snprintf(items[(*count)++], CLDSA_VARIANT_MAX, "%.*s", (int)length, text);
+        if (!text[length])
+            return CLI_GO;
+    }
+    return cli_usage("--%s has more than %d items", option, CLDSA_MAX_AXIS);
+}
+
+static int take_lengths(const char *value, bench_cli_options *options) {
+    char items[CLDSA_MAX_AXIS][CLDSA_VARIANT_MAX];
+    int code = split("lengths", value, items, &options->num_lengths);
+    for (int i = 0; i < options->num_lengths && code == CLI_GO; ++i)
+        code = cli_integer("lengths", items[i], 2, 1 << 24, &options->lengths[i]);
+    return code;
+}
+
+static int take_variants(const char *value, bench_cli_options *options) {
+    int code = split("variants", value, options->variants, &options->num_variants);
+    for (int i = 0; i < options->num_variants && code == CLI_GO; ++i) {
+        cldsa_config config = {0};
+        if (cldsa_config_set_variant(&config, options->variants[i]) != CLDSA_SUCCESS)
+            code = cli_usage("--variants: %s", cldsa_error_message());
+    }
+    return code;
+}
+
 static int take(void *user, int key, const char *value) {
     bench_cli_options *options = user;
     switch (key) {
@@ -88,11 +119,9 @@ static int take(void *user, int key, const char *value) {
         options->tune = value;
         return CLI_GO;
     case KEY_LENGTHS:
-        options->lengths = value;
-        return CLI_GO;
+        return take_lengths(value, options);
     case KEY_VARIANTS:
-        options->variants = value;
-        return CLI_GO;
+        return take_variants(value, options);
     case KEY_BATCH:
         return cli_integer("batch", value, 1, 1 << 20, &options->batch);
     case KEY_STEPS:
@@ -169,20 +198,57 @@ static int find_peers(bench_cli_options *options) {
     return CLI_GO;
 }
 
+/* ---- what does not fit together ---------------------------------------------------------------------------------- */
+
+/* A variant that none of the operations has was mistyped. */
+static int check_variant(const bench_cli_options *options) {
+    enum { MOST = 64 };
+    const char *names[MOST] = {0};
+    char known[256] = "";
+    size_t count = 0;
+    for (size_t o = 0; o < options->num_ops; ++o) {
+        const cldsa_op *op;
+        if (cldsa_find_op(options->ops[o], &op) != CLDSA_SUCCESS)
+            continue;
+        if (cldsa_find_variant(op, options->variant))
+            return CLI_GO;
+        for (int v = 0; op->variants[v] && count < MOST; ++v)
+            names[count++] = op->variants[v]->name;
+    }
+    for (size_t i = 0; i < count; ++i)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names[i]);
+    const char *near = cldsa_nearest_name(options->variant, names, count);
+    return cli_usage("--variant: %s has no variant \"%s\"; %s%s%s", options->ops[0], options->variant,
+                     near ? "did you mean " : "known are ", near ? near : known, near ? "?" : "");
+}
+
+static int check_together(const bench_cli_options *options) {
+    const char *suite = bench_suite_names[options->suite];
+    if (options->num_ops && options->suite != SUITE_OPS && options->suite != SUITE_ALL)
+        return cli_usage("bench %s: %s is an operation, which only ops and all measure", suite, options->ops[0]);
+    if (options->tune && !options->variant)
+        return cli_usage("--tune needs --variant, whose tunables they are");
+    return options->variant && options->num_ops ? check_variant(options) : CLI_GO;
+}
+
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
 int bench_options_read(const cli_command *command, int argc, char **argv, bench_cli_options *options) {
     *options = (bench_cli_options){.suite = -1,
                                    .budget = 1,
                                    .batch = 8,
-                                   .lengths = "64,128,256",
-                                   .variants = "dense,fixed50,adaptive",
+                                   .lengths = {64, 128, 256},
+                                   .num_lengths = 3,
+                                   .variants = {"dense", "fixed50", "adaptive"},
+                                   .num_variants = 3,
                                    .ops = calloc((size_t)argc, sizeof *options->ops)};
     if (!options->ops)
         return cli_report(cldsa_fail(CLDSA_OUT_OF_MEMORY, "no memory for %d arguments", argc));
     int code = cli_parse(command, argc, argv, take, options);
     if (code == CLI_GO && options->suite < 0)
         code = cli_usage("bench: a suite is needed: peak, ops, train, end-to-end or all; see cldsa bench --help");
+    if (code == CLI_GO)
+        code = check_together(options);
     return code == CLI_GO ? find_peers(options) : code;
 }
 

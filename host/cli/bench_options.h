@@ -4,6 +4,7 @@
 
 #include "bench/bench.h"
 #include "host/cli/cli.h"
+#include "host/train/experiment.h"
 
 enum { BENCH_PATH_SIZE = 4096 };
 
@@ -12,7 +13,10 @@ extern const char *const bench_suite_names[];
 
 typedef struct bench_cli_options {
     int suite; /* -1 until given */
-    const char *device, *preset, *variant, *tune, *lengths, *variants, *python, *peer_dir, *out;
+    const char *device, *preset, *variant, *tune, *python, *peer_dir, *out;
+    int64_t lengths[CLDSA_MAX_AXIS];
+    char variants[CLDSA_MAX_AXIS][CLDSA_VARIANT_MAX];
+    int num_lengths, num_variants;
     bool json, profile, here, peers, gain;
     double budget;
     int64_t most_keys;    /* 0: as fits the device */

@@ -67,7 +67,7 @@ static void print_cautions(cJSON *const file[2]) {
             printf("note: another %s: %s, %s\n", keys[i], bench_text(before, keys[i]), bench_text(after, keys[i]));
     for (int i = 0; i < 2; ++i) {
         const cJSON *host = bench_member(bench_member(file[i], "system"), "host");
-        double load = bench_number(host, "load"), threads = bench_number(host, "threads");
+        double load = bench_number(host, "load_before"), threads = bench_number(host, "threads");
         if (load > threads / 2)
             printf("note: %c was measured on a busy machine: load %.1f on %.0f threads before it began\n", 'A' + i,
                    load, threads);
