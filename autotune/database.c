@@ -263,6 +263,18 @@ static cldsa_status end_update(update *u, cldsa_status status) {
     return status;
 }
 
+cldsa_status tuner_database_check(const char *path) {
+    update u;
+    cldsa_file_writer writer;
+    CLDSA_TRY(begin_update(&u, path));
+    cldsa_status status = cldsa_file_begin(&writer, u.path);
+    if (status == CLDSA_SUCCESS)
+        cldsa_file_end(&writer, CLDSA_INTERRUPTED); /* takes the temporary file away again */
+    cJSON_Delete(u.root);
+    close(u.lock);
+    return status;
+}
+
 static void merge_visited(void *user, const cJSON *database) {
     merge_database(user, database);
 }
@@ -353,7 +365,13 @@ static void collect_shipped(collection *c) {
 
 cldsa_status tuner_database_export(const char *path, const cldsa_device_info *device, const char *to) {
     char resolved[PATH_BYTES];
+    struct stat from, target;
     CLDSA_TRY(resolve(path, resolved));
+    if (stat(resolved, &from) == 0 && stat(to, &target) == 0 && from.st_dev == target.st_dev &&
+        from.st_ino == target.st_ino)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT,
+                          "%s: is the database itself, which may hold other devices too; --export names another file",
+                          to);
     collection c = {.device = device, .least = CLDSA_TUNING_EXACT, .databases = cJSON_CreateArray()};
     cldsa_status status = collect_file(&c, resolved);
     cJSON *database = cJSON_GetArrayItem(c.databases, 0);

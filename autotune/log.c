@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,12 +39,30 @@ static cldsa_status open_file(tuner_log *log) {
     return CLDSA_SUCCESS;
 }
 
+/* An old log makes room for the new one; whatever else has that name stays. */
+static cldsa_status remove_old(const char *path) {
+    static const char head[] = "{\"tuning\":";
+    char begun[sizeof head] = "";
+    struct stat info = {0};
+    if (stat(path, &info) != 0 && errno == ENOENT)
+        return CLDSA_SUCCESS;
+    FILE *file = S_ISREG(info.st_mode) ? fopen(path, "re") : NULL;
+    bool empty = file && !fgets(begun, sizeof begun, file), ours = empty || strcmp(begun, head) == 0;
+    if (file)
+        fclose(file);
+    if (!file || !ours)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT,
+                          "%s: is there already and no log of cldsa tune; --log names a new file", path);
+    unlink(path); /* not emptied: another tuner may be reading it */
+    return CLDSA_SUCCESS;
+}
+
 cldsa_status tuner_log_begin(const char *path, const cldsa_device_info *device, const tuner_options *options,
                              tuner_log *log) {
     *log = (tuner_log){.began = bench_now(), .records = cJSON_CreateArray()};
     if (path) {
         snprintf(log->path, sizeof log->path, "%s", path);
-        unlink(path); /* the old one may be in use */
+        CLDSA_TRY(remove_old(path));
     } else {
         char directory[PATH_SIZE], date[32];
         time_t now = time(NULL);
@@ -135,6 +154,15 @@ cldsa_status tuner_log_resume(const char *path, tuner_log *log) {
     return found
                ? CLDSA_SUCCESS
                : cldsa_fail(CLDSA_NOT_FOUND, "%s holds no log of an interrupted tuning: nothing to resume", directory);
+}
+
+cldsa_status tuner_log_check_device(const tuner_log *log, const cldsa_device_info *device) {
+    const cJSON *head = cJSON_GetArrayItem(log->records, 0);
+    const char *name = cldsa_json_text(head, "device"), *driver = cldsa_json_text(head, "driver");
+    if (strcmp(name, device->name) == 0 && strcmp(driver, device->driver) == 0)
+        return CLDSA_SUCCESS;
+    return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s: its times are of %s, driver %s, and this is %s, driver %s",
+                      log->path, name, driver, device->name, device->driver);
 }
 
 /* ---- writing and looking up -------------------------------------------------------------------------------------- */

@@ -37,6 +37,8 @@ cldsa_status tuner_database_add(const char *path, const cldsa_device_info *devic
 /* The same for one CLBlast kernel: parameters "MWG=64,NWG=64". */
 cldsa_status tuner_database_add_clblast(const char *path, const cldsa_device_info *device, const char *kernel,
                                         int precision, const char *parameters, double seconds, double default_seconds);
+/* Whether winners could be written there: better known before they are searched for. */
+cldsa_status tuner_database_check(const char *path);
 /* cldsa tune --show, --export FILE, --import FILE. */
 cldsa_status tuner_database_show(const char *path, const cldsa_device_info *device, bool json);
 cldsa_status tuner_database_export(const char *path, const cldsa_device_info *device, const char *to);
@@ -228,12 +230,15 @@ struct tuner_log {
 };
 
 /*
- * Begins `path` (NULL: a new file in $XDG_STATE_HOME/cldsa), or, to resume, opens it again (NULL: the newest there that
- * has no end and nobody writes). CLDSA_NOT_FOUND: nothing to resume.
+ * Begins `path` (in place of an older log, but of nothing else; NULL: a new file in $XDG_STATE_HOME/cldsa), or, to
+ * resume, opens it again (NULL: the newest there that has no end and nobody writes). CLDSA_NOT_FOUND: nothing to
+ * resume.
  */
 cldsa_status tuner_log_begin(const char *path, const cldsa_device_info *device, const tuner_options *options,
                              tuner_log *log);
 cldsa_status tuner_log_resume(const char *path, tuner_log *log);
+/* CLDSA_INVALID_ARGUMENT: the log to go on with was made on another device or driver. */
+cldsa_status tuner_log_check_device(const tuner_log *log, const cldsa_device_info *device);
 void tuner_log_add(tuner_log *log, cJSON *record); /* takes it */
 double tuner_log_clock(const tuner_log *log);
 /* The newest record that has `kind` with the value `what` ({"trial": "topk ..."}) and is of this candidate; NULL

@@ -196,13 +196,54 @@ static void wrong_words_are_named(void **state) {
     cli_assert_error(2, "experimant|did you mean experiment");
     cli_run("tune --shapes N=300");
     cli_assert_error(2, "--shapes N=300|name the operations");
-    cli_run("tune gemm --shapes M=64,Q=3 --log '%s'", cli_path("words.jsonl"));
+    cli_run("tune gemm --shapes M=64,Q=3 --log '%s' --database '%s'", cli_path("words.jsonl"), cli_path("words.json"));
     cli_assert_error(2, "gemm has no extent \"Q\"|M=64");
     cli_run("tune --strategy anneall");
     cli_assert_error(2, "--strategy|exhaustive, random|did you mean anneal");
+    cli_run("tune gemm --shapes ''");
+    cli_assert_error(2, "--shapes");
+    cli_run("tune gemm --shapes ,");
+    cli_assert_error(2, "--shapes");
+    static const char *const extents[] = {"M=", "M=0", "M=-4", "M=64,N=9x", "M=64,64"};
+    for (size_t i = 0; i < sizeof extents / sizeof *extents; ++i) {
+        cli_run("tune gemm --shapes %s", extents[i]);
+        cli_assert_error(2, "--shapes|NAME=NUMBER");
+    }
+    cli_run("tune --show gemm");
+    cli_assert_error(2, "--show|gemm");
     cli_shell("echo '{\"x\": 1}' >'%s'", cli_path("not.jsonl"));
     cli_run("tune --resume --log '%s'", cli_path("not.jsonl"));
     cli_assert_error(2, "not.jsonl|not a log");
+}
+
+/* What is no log is not taken out of the way, and what was measured elsewhere is not gone on with. */
+static void other_files_stay(void **state) {
+    (void)state;
+    cli_write("notes.txt", "mine\n", 5);
+    cli_run("tune reduce --shapes N=512 --log '%s' --database '%s'", cli_path("notes.txt"), cli_path("mine.json"));
+    cli_assert_error(2, "notes.txt|no log");
+    cli_shell("grep -qx mine '%s' && mkfifo '%s'", cli_path("notes.txt"), cli_path("pipe"));
+    cli_assert_ok();
+    cli_run("tune reduce --shapes N=512 --log '%s' --database '%s'", cli_path("pipe"), cli_path("mine.json"));
+    cli_assert_error(2, "pipe|no log");
+    cli_shell("test -p '%s'", cli_path("pipe"));
+    cli_assert_ok();
+    static const char other[] =
+        "{\"tuning\":1,\"device\":\"Another\",\"driver\":\"7\",\"seed\":1,\"arguments\":[\"reduce\","
+        "\"--shapes\",\"N=512\"],\"at\":0}\n";
+    cli_write("other.jsonl", other, strlen(other));
+    cli_run("tune --resume --log '%s' --database '%s'", cli_path("other.jsonl"), cli_path("mine.json"));
+    cli_assert_error(2, "other.jsonl|Another");
+}
+
+/* Found before the search, whose winners would be lost. */
+static void an_unwritable_database_is_found_at_once(void **state) {
+    (void)state;
+    cli_write("file", "", 0);
+    cli_run("tune reduce --shapes N=512 --log '%s' --database '%s'", cli_path("unwritable.jsonl"),
+            cli_path("file/tuning.json"));
+    cli_assert_error(3, "file");
+    assert_string_equal(cli_result.out, "");
 }
 
 static int end(void **state) {
@@ -213,6 +254,8 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_words_are_named),
+        cmocka_unit_test(other_files_stay),
+        cmocka_unit_test(an_unwritable_database_is_found_at_once),
         cmocka_unit_test(faulty_candidates_never_win),
         cmocka_unit_test(nor_where_they_are_checked_ahead),
         cmocka_unit_test(a_killed_tuning_goes_on),

@@ -213,6 +213,10 @@ static void shows_exports_and_imports(void **state) {
     assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(shown, "match")), "exact");
     cJSON_Delete(root);
 
+    /* The database may hold other devices, which an export onto it would lose. */
+    cli_run_in(mine, "tune --export %s", cli_path("mine.json"));
+    cli_assert_error(2, "mine.json|database itself");
+
     /* There and back: the same file, made twice. */
     cli_run_in(mine, "tune --export %s", cli_path("export.json"));
     cli_assert_ok();

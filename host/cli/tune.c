@@ -93,6 +93,8 @@ static int take(void *user, int key, const char *value) {
         options->device = value;
         return CLI_GO;
     case KEY_SHAPES:
+        if (!*value)
+            return cli_usage("--shapes names no preset");
         snprintf(options->shapes, sizeof options->shapes, "%s", value);
         return CLI_GO;
     case KEY_BUDGET:
@@ -145,6 +147,19 @@ static int add_preset(tune_options *options, const char *name, bool is_cpu) {
     return CLI_GO;
 }
 
+/* "M=512 N=512", each from 1 on. */
+static int check_extents(const char *given, const char *dims) {
+    for (dims += strspn(dims, " "); *dims; dims += strspn(dims, " ")) {
+        long long value = 0;
+        int used = 0;
+        if (sscanf(dims, "%*[^= ]=%lld%n", &value, &used) != 1 || value < 1 || (dims[used] && dims[used] != ' '))
+            return cli_usage("--shapes %s: %.*s is not NAME=NUMBER with a number from 1 on", given,
+                             (int)strcspn(dims, " "), dims);
+        dims += used;
+    }
+    return CLI_GO;
+}
+
 /* Presets by name; or extents, for which the usual presets give the rest of the call. */
 static int find_shapes(tune_options *options, bool is_cpu) {
     bool extents = strchr(options->shapes, '=') != NULL;
@@ -155,6 +170,9 @@ static int find_shapes(tune_options *options, bool is_cpu) {
                 *at = ' ';
         if (options->num_ops == 0)
             return cli_usage("--shapes %s: name the operations that these extents are for", options->shapes);
+        int code = check_extents(options->shapes, options->dims);
+        if (code != CLI_GO)
+            return code;
     }
     if (*options->shapes && !extents) {
         char *save = NULL;
@@ -162,7 +180,7 @@ static int find_shapes(tune_options *options, bool is_cpu) {
         for (char *name = strtok_r(options->shapes, ",", &save); name && code == CLI_GO;
              name = strtok_r(NULL, ",", &save))
             code = add_preset(options, name, is_cpu);
-        return code;
+        return code == CLI_GO && !options->num_presets ? cli_usage("--shapes names no preset") : code;
     }
     int code = options->quick ? CLI_GO : add_preset(options, NULL, is_cpu);
     return code == CLI_GO ? add_preset(options, "experiment", is_cpu) : code;
@@ -207,7 +225,10 @@ static int tune(tune_options *options, const cJSON *arguments, tuner_log *log) {
                                .quick = options->quick,
                                .database = options->database,
                                .arguments = arguments};
-    cldsa_status status = options->resume ? CLDSA_SUCCESS : tuner_log_begin(options->log, &device, &run, log);
+    cldsa_status status = tuner_database_check(options->database);
+    if (status == CLDSA_SUCCESS)
+        status =
+            options->resume ? tuner_log_check_device(log, &device) : tuner_log_begin(options->log, &device, &run, log);
     if (status == CLDSA_SUCCESS) {
         printf("%s / %s, seed %lld, %.0f s; log %s\n", device.platform_name, device.name, (long long)options->seed,
                run.budget, log->path);
@@ -255,7 +276,11 @@ static int run(int argc, char **argv) {
     if (code == CLI_GO && options.worker)
         code = tuner_worker_main(options.device) == CLDSA_SUCCESS ? CLI_OK : CLI_ERROR;
     if (code == CLI_GO && (options.show || options.export_to || options.import_from))
-        code = cli_report(work_on_database(&options));
+        code = options.num_ops
+                   ? cli_usage("tune: --show, --export and --import are of whole databases; %s has no meaning "
+                               "beside them",
+                               options.ops[0])
+                   : cli_report(work_on_database(&options));
     if (code == CLI_GO && options.resume) {
         cldsa_status status = tuner_log_resume(options.log, &log);
         code = status == CLDSA_SUCCESS ? parse_again(&options, argc, argv, &log) : cli_report(status);
