@@ -21,6 +21,7 @@ typedef struct tuner_case {
     char kind[TUNER_TEXT];      /* " k=2048 indices": what is more than extents */
     char label[3 * TUNER_TEXT]; /* "topk R=256 T=65536 K=2048 k=2048 indices": its name in the log */
     bool follows;               /* only chooses among the winners of its kind */
+    double build;               /* seconds that building the defaults took ahead of all cases; 0: not known */
 } tuner_case;
 
 enum { TUNER_MAX_CASES = 512 };

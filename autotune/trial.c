@@ -6,6 +6,7 @@
 #include "autotune/tuner.h"
 
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,5 +270,97 @@ void tuner_crew_check(tuner_crew *crew, const char *variant, const char texts[][
         /* Memory and time are shared: too little of them says nothing of the candidate. */
         if (results[i].outcome == TUNER_RESOURCES || results[i].outcome == TUNER_HANG)
             results[i].outcome = TUNER_ERROR;
+    }
+}
+
+/* ---- building ahead ---------------------------------------------------------------------------------------------- */
+
+/* What a member is at. */
+typedef struct preparing {
+    enum { IDLE, OPENING, RUNNING } at;
+    int number; /* of its case */
+    double began, until;
+    tuner_trial trial;
+    char tunables[TUNER_TEXT], variant[32];
+} preparing;
+
+/* The next case that this member can open; false: there is none. */
+static bool begin_preparing(tuner_worker *member, const tuner_preparation *what, preparing *state) {
+    cJSON *request;
+    while (state->at == IDLE && (request = what->next(what->user, &state->number)) != NULL) {
+        set_case(member, request);
+        state->began = bench_now();
+        state->until = state->began + open_factor * member->deadline;
+        if (ask_to_open(member) == CLDSA_SUCCESS)
+            state->at = OPENING;
+        else
+            stop(member, true);
+    }
+    return state->at != IDLE;
+}
+
+/* The defaults of the variant that is usual there, given up on after the first run at full size. */
+static bool send_defaults(tuner_worker *member, const tuner_case_info *info, preparing *state) {
+    const tuner_space *space = NULL;
+    for (int i = 0; i < info->num_spaces; ++i)
+        if (strcmp(info->spaces[i].variant, info->chosen) == 0)
+            space = &info->spaces[i];
+    if (!space)
+        return false;
+    tuner_space_text(space, space->fallback, state->tunables);
+    snprintf(state->variant, sizeof state->variant, "%s", space->variant);
+    state->trial = (tuner_trial){
+        .variant = state->variant, .tunables = state->tunables, .check = true, .budget = 1e-3, .limit = 1e-9};
+    state->until = bench_now() + member->deadline;
+    return send_trial(member, &state->trial);
+}
+
+/* Hears a member that has an answer or none in time. What is wrong with a default is found again where it counts. */
+static void go_on_preparing(tuner_worker *member, const tuner_preparation *what, preparing *state) {
+    if (state->at == OPENING) {
+        tuner_case_info info = {0};
+        cJSON *answer = NULL;
+        bool opened = hear_of_open(member, &answer) == CLDSA_SUCCESS && parse_case(answer, &info) == CLDSA_SUCCESS;
+        state->at = opened && send_defaults(member, &info, state) ? RUNNING : IDLE;
+        cJSON_Delete(answer);
+        tuner_case_info_free(&info);
+        return;
+    }
+    tuner_result result = no_result;
+    hear_of_trial(member, &state->trial, true, &result);
+    state->at = IDLE;
+    what->built(what->user, state->number, bench_now() - state->began);
+}
+
+/* A busy member that has something to say, or whose time is over. */
+static int wait_for_one(const tuner_crew *crew, const preparing *states) {
+    struct pollfd files[TUNER_MAX_CREW];
+    int who[TUNER_MAX_CREW], count = 0, first = -1;
+    for (int i = 0; i < crew->size; ++i) {
+        if (states[i].at == IDLE)
+            continue;
+        first = first < 0 || states[i].until < states[first].until ? i : first;
+        files[count] = (struct pollfd){.fd = crew->members[i].process.out, .events = POLLIN};
+        who[count++] = i;
+    }
+    double left = states[first].until - bench_now();
+    poll(files, (nfds_t)count, left > 0 ? (int)(1e3 * left) + 1 : 0);
+    for (int i = 0; i < count; ++i)
+        if (files[i].revents)
+            return who[i];
+    return bench_now() >= states[first].until ? first : -1;
+}
+
+void tuner_crew_prepare(tuner_crew *crew, const tuner_preparation *what) {
+    preparing states[TUNER_MAX_CREW] = {{0}};
+    for (;;) {
+        bool busy = false;
+        for (int i = 0; i < crew->size; ++i)
+            busy |= begin_preparing(&crew->members[i], what, &states[i]);
+        if (!busy)
+            return;
+        int one = wait_for_one(crew, states);
+        if (one >= 0)
+            go_on_preparing(&crew->members[one], what, &states[one]);
     }
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MOST_EARLIER = 3 };
 
@@ -17,6 +18,8 @@ static const double search_part = 0.75;
 static const double clblast_part = 0.15;
 /* Part of the time that is kept for the cases that follow others, and what one of them takes at most. */
 static const double followers_part = 0.3, follower_seconds = 1.5;
+/* Part of a quick tuning's time after which no more defaults are built ahead. */
+static const double build_part = 0.6;
 
 static double trial_budget(const tuner_options *options) {
     return options->quick ? 0.03 : 0.1;
@@ -196,7 +199,7 @@ cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int co
         double now = tuner_log_clock(session->log), seconds;
         tuner_batch batch;
         targets[i].search.done = until > start ? (now - start) / (until - start) : 1;
-        if (now >= until)
+        if (now + session->now->build >= until) /* a candidate takes about as long to build as the default */
             break;
         next_batch(session, &targets[i], &batch);
         if (!batch.count)
@@ -223,6 +226,8 @@ static cldsa_status try_earlier_winners(tuner_session *session, tuner_target *ta
             double seconds;
             if (candidate == target->space->count || !isnan(target->search.seconds[candidate]))
                 continue;
+            if (tuner_log_clock(session->log) + session->now->build >= session->case_end)
+                return CLDSA_SUCCESS;
             --left;
             CLDSA_TRY(tuner_evaluate(session, target, candidate, NULL, &seconds));
         }
@@ -306,11 +311,58 @@ static cldsa_status tune_case(tuner_session *session, const tuner_case *test) {
     return status;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------------- */
+/* ---- building ahead ---------------------------------------------------------------------------------------------- */
+
+typedef struct preparation {
+    tuner_session *session;
+    tuner_case *cases;
+    int count, given, built;
+    double until;
+} preparation;
 
 static bool done_before(const tuner_session *session, const char *label) {
     return tuner_log_find(session->log, "done", label, NULL, NULL, NULL) != NULL;
 }
+
+static cJSON *next_to_build(void *user, int *number) {
+    preparation *p = user;
+    while (p->given < p->count && done_before(p->session, p->cases[p->given].label))
+        ++p->given;
+    if (p->given == p->count || tuner_log_clock(p->session->log) >= p->until)
+        return NULL;
+    *number = p->given++;
+    return tuner_open_request(p->session, &p->cases[*number], NULL);
+}
+
+/* Cases of an operation share kernels, so one that found them built says little of what another candidate takes. */
+static void is_built(void *user, int number, double seconds) {
+    preparation *p = user;
+    for (int i = 0; i < p->count; ++i)
+        if (strcmp(p->cases[i].op, p->cases[number].op) == 0)
+            p->cases[i].build = fmax(p->cases[i].build, seconds);
+    ++p->built;
+}
+
+/*
+ * Little time is best spent on every case once before any is searched, and most of it goes into compilers, which use
+ * one processor each: all of them build at the same time, before anything is timed.
+ */
+static void build_ahead(tuner_session *session, tuner_case *cases, int count) {
+    const tuner_options *options = session->options;
+    preparation p = {.session = session, .cases = cases, .count = count};
+    tuner_crew crew;
+    double start = tuner_log_clock(session->log);
+    p.until = start + build_part * (session->end - start);
+    tuner_crew_begin(session->device, options->deadline,
+                     options->jobs ? options->jobs : (int)sysconf(_SC_NPROCESSORS_ONLN), &crew);
+    tuner_crew_prepare(&crew, &(tuner_preparation){.next = next_to_build, .built = is_built, .user = &p});
+    if (p.built)
+        tuner_progress_line(session, "built the defaults of %d cases in %.0f s, in %d processes", p.built,
+                            tuner_log_clock(session->log) - start, crew.size);
+    tuner_crew_end(&crew);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------- */
 
 static cldsa_status tune_cases(tuner_session *session, const tuner_case *cases, int count) {
     session->num_cases = count;
@@ -382,6 +434,8 @@ cldsa_status tuner_run(const cldsa_device_info *device, const tuner_options *opt
     while (options->quick && count && cases[count - 1].follows)
         --count; /* calls take the nearest shape's winner */
     session.end = options->budget;
+    if (options->quick)
+        build_ahead(&session, cases, count);
     tuner_worker_begin(device, options->deadline, &session.worker);
     tuner_crew_begin(device, options->deadline, options->jobs, &session.crew);
     cldsa_status status = tune_all(&session, cases, count);

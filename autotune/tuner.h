@@ -210,6 +210,18 @@ void tuner_crew_case(tuner_crew *crew, cJSON *request);
 void tuner_crew_check(tuner_crew *crew, const char *variant, const char texts[][TUNER_TEXT], int count,
                       tuner_result *results);
 
+/*
+ * Cases side by side, one in each member: opens it and runs its usual variant with the defaults, once checked and once
+ * at full size, so that these kernels are built and in the caches. next() gives a request and sets the case's number,
+ * or NULL when there is no more; built() hears how long one took. Nothing may be timed meanwhile.
+ */
+typedef struct tuner_preparation {
+    cJSON *(*next)(void *user, int *number);
+    void (*built)(void *user, int number, double seconds);
+    void *user;
+} tuner_preparation;
+void tuner_crew_prepare(tuner_crew *crew, const tuner_preparation *what);
+
 /* ---- the log (log.c) --------------------------------------------------------------------------------------------- */
 
 /*

@@ -182,6 +182,22 @@ static void two_at_once_lose_nothing(void **state) {
     cli_assert_ok();
 }
 
+/* All defaults are built before any is timed; one that hangs or is wrong there is judged where it counts. */
+static void quick_builds_ahead(void **state) {
+    (void)state;
+    char before[256];
+    make_faulty_kernels();
+    snprintf(before, sizeof before, "CLDSA_KERNEL_DIR='%s'", cli_path("kernels"));
+    cli_run_in(before, TUNE " --quick --jobs 2 --log '%s' --database '%s'", cli_path("quick.jsonl"),
+               cli_path("quick.json"));
+    cli_assert_ok();
+    assert_non_null(strstr(cli_result.out, "built the defaults of 1 cases"));
+    read_log(cli_path("quick.jsonl"));
+    assert_int_equal(count("trial", "ROWS=4", "ok"), 1); /* checked and timed all the same */
+    assert_int_equal(count("winner", "ROWS=4", NULL), 1);
+    assert_int_equal(count("end", NULL, NULL), 1);
+}
+
 /* ---- the command line -------------------------------------------------------------------------------------------- */
 
 static void wrong_words_are_named(void **state) {
@@ -258,6 +274,7 @@ int main(void) {
         cmocka_unit_test(an_unwritable_database_is_found_at_once),
         cmocka_unit_test(faulty_candidates_never_win),
         cmocka_unit_test(nor_where_they_are_checked_ahead),
+        cmocka_unit_test(quick_builds_ahead),
         cmocka_unit_test(a_killed_tuning_goes_on),
         cmocka_unit_test(a_device_that_disappears_is_reported),
         cmocka_unit_test(two_at_once_lose_nothing),

@@ -22,7 +22,7 @@ enum {
     KEY_EXPORT,
     KEY_IMPORT,
     MAX_PRESETS = 16,
-    QUICK_BUDGET = 140,
+    QUICK_BUDGET = 160,
     USUAL_BUDGET = 600
 };
 
@@ -46,7 +46,7 @@ typedef struct tune_options {
 static const cli_option options_table[] = {
     CLI_OPTION_DEVICE,
     {KEY_SHAPES, "shapes", "LIST", "presets, or extents of one call (M=512,N=512); default cpu or gpu, and experiment"},
-    {KEY_BUDGET, "budget", "TIME", "10m, 90s, 1h in all (default 10m; with --quick 140s)"},
+    {KEY_BUDGET, "budget", "TIME", "10m, 90s, 1h in all (default 10m; with --quick 160s)"},
     {KEY_QUICK, "quick", NULL, "the experiment's largest calls and usual variants only, short measurements"},
     {KEY_STRATEGY, "strategy", "NAME", "auto, exhaustive, random, local or anneal (default auto)"},
     {KEY_SEED, "seed", "N", "of the search (default 1)"},
