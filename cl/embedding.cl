@@ -66,13 +66,14 @@ __kernel void embedding_vec(EMBEDDING_ARGS)
 }
 
 // simt groups are numbered in one dimension, a row's column tiles side by side: some devices allow few groups in the
-// others.
+// others. Forward, the same position of all sequences comes together, so that its row is read from memory once.
 #define TILES(columns) ((dim + (columns)-1) / (columns))
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embedding_simt(EMBEDDING_ARGS)
 {
-    uint tiles = TILES(WG * UNROLL), n = get_group_id(0) / tiles;
-    uint first = get_group_id(0) % tiles * (WG * UNROLL) + get_local_id(0);
+    uint tiles = TILES(WG * UNROLL), first = get_group_id(0) % tiles * (WG * UNROLL) + get_local_id(0);
+    uint row = get_group_id(0) / tiles, sequences = tokens / length;
+    uint n = row % sequences * length + row / sequences;
     int id = ids[ids_off + n];
     int known = id >= 0 && (uint)id < rows;
     table += table_off + (size_t)(known ? id : 0) * dim;
