@@ -73,8 +73,10 @@ void cldsa_tuning_params(const cldsa_run *run, char *text, size_t size);
 void cldsa_tuning_dtypes(const cldsa_run *run, char *text, size_t size);
 
 /*
- * Hash of a variant's kernel file with its includes expanded, comments and white space left out: 16 hex digits; ""
- * where the variant has no file. ctx NULL: of the embedded kernels.
+ * Hash of the code of a variant's kernel file, its includes expanded: 16 hex digits; "" where the variant has no file.
+ * ctx NULL: of the embedded kernels. Comments, layout (also where a macro's lines are cut by backslashes) and #line do
+ * not count; tokens, directives' lines and what strings hold do. Not covered: host code that sets options and launch
+ * shapes, and second passes that several operations share and have in files of their own (attention_combine.cl).
  */
 void cldsa_tuning_source_hash(cldsa_context *ctx, const cldsa_variant *variant, char text[17]);
 

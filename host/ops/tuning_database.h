@@ -41,6 +41,9 @@ int tuning_traits(const cldsa_run *run, unsigned char traits[CLDSA_MAX_FIELDS]);
 bool tuning_parse_traits(const cldsa_op *op, const char *params, const char *dtypes,
                          unsigned char traits[CLDSA_MAX_FIELDS]);
 
+/* The hash of a source text, of which only the code counts (tuning_source.c). Spoils the text. */
+void tuning_hash_source(char *source, char hash[17]);
+
 /* How near the device of a database is to `info`. */
 cldsa_tuning_match tuning_match_device(const cJSON *device, const cldsa_device_info *info);
 

@@ -1,10 +1,8 @@
-/* A call's place in the tuning database, and what a measurement is valid for: params, dtypes, kernel source. */
+/* A call's place in the tuning database: params and dtypes. */
 #include "host/ops/tuning_database.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* ---- params and dtypes ----------------------------------------------------------------------------------------- */
 
@@ -104,42 +102,4 @@ bool tuning_parse_traits(const cldsa_op *op, const char *params, const char *dty
                            : is_typed(field) && !parse_dtype(&dtypes, &traits[count++]))
             return false;
     return *dtypes == '\0';
-}
-
-/* ---- the kernel's source --------------------------------------------------------------------------------------- */
-
-/* Past a comment that begins at `at`, or `at` itself. */
-static const char *skip_comment(const char *at) {
-    if (at[0] == '/' && at[1] == '/')
-        return at + strcspn(at, "\n");
-    if (at[0] == '/' && at[1] == '*') {
-        const char *end = strstr(at + 2, "*/");
-        return end ? end + 2 : at + strlen(at);
-    }
-    return at;
-}
-
-/* In place: comments, #line directives and white space go, so that rewording a kernel keeps what was measured. */
-static size_t essence(char *source) {
-    char *out = source;
-    for (const char *at = source; *at;) {
-        const char *after = skip_comment(at);
-        if (strncmp(at, "#line", 5) == 0)
-            after = at + strcspn(at, "\n");
-        if (after == at && !strchr(" \t\r\n", *at))
-            *out++ = *at;
-        at = after == at ? at + 1 : after;
-    }
-    return (size_t)(out - source);
-}
-
-void cldsa_tuning_source_hash(cldsa_context *ctx, const cldsa_variant *variant, char text[17]) {
-    char *source;
-    text[0] = '\0';
-    if (!variant->file ||
-        cldsa_kernel_source(ctx ? cldsa_context_kernel_dir(ctx) : NULL, variant->file, &source) != CLDSA_SUCCESS)
-        return;
-    size_t size = essence(source);
-    snprintf(text, 17, "%016llx", (unsigned long long)XXH3_64bits(source, size));
-    free(source);
 }
