@@ -3,6 +3,7 @@
 #define CLDSA_AUTOTUNE_SESSION_H
 
 #include "autotune/tuner.h"
+#include "bench/place.h"
 
 /* What is being searched: a variant's space, or that of one of CLBlast's kernels. */
 typedef struct tuner_target {
@@ -97,6 +98,32 @@ bool tuner_clearly_faster(const tuner_rounds *a, const tuner_rounds *b);
  * case's line.
  */
 cldsa_status tuner_decide(tuner_session *session, const tuner_case_info *info, tuner_target *targets, int count);
+
+/* ---- in the worker: is a candidate right (checks.c) -------------------------------------------------------------- */
+
+/* A case at the small extents that its reference is computed for, and at odd ones where there is such a call. */
+typedef struct tuner_checks {
+    bench_placed placed[2];
+    char dims[2][TUNER_TEXT]; /* which the workloads point to */
+    int count;
+} tuner_checks;
+
+/*
+ * "S=64 T=64 D=32" to "S=65 T=65 D=32": the extents along which kernels loop or launch. Extents that come out as others
+ * say keep to them.
+ */
+void tuner_odd_dims(const char *dims, char odd[TUNER_TEXT]);
+
+/*
+ * Extents that the operation refuses, or no variant can run, leave the odd check out; any other failure is one of the
+ * case. Release `out` whatever is returned.
+ */
+cldsa_status tuner_checks_place(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, const char *dims,
+                                tuner_checks *out);
+void tuner_checks_release(tuner_checks *checks);
+
+/* Runs what is forced on all of them; *error is the largest, of what is allowed. CLDSA_CHECK_FAILED: wrong. */
+cldsa_status tuner_checks_run(tuner_checks *checks, double *error);
 
 /* ---- CLBlast (clblast.c) ----------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,6 @@
  * A candidate that crashes or hangs takes this process with it and nothing else.
  */
 #include "autotune/session.h"
-#include "bench/place.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -14,8 +13,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
-
-enum { MAX_CHECKS = 2 };
 
 /* Compiling lets a GPU's clocks fall. */
 static const double warm_up_cpu = 0.03, warm_up_gpu = 0.1;
@@ -30,8 +27,8 @@ typedef struct worker {
     bool on_cpu;
     bench_case test;
     char dims[TUNER_TEXT], check_dims[TUNER_TEXT];
-    bench_placed full, checks[MAX_CHECKS];
-    int num_checks;
+    bench_placed full;
+    tuner_checks checks;
     cJSON *overrides; /* given to CLBlast: it compiles anew after each, needed or not */
 } worker;
 
@@ -52,46 +49,7 @@ static cldsa_status override(worker *w, const cJSON *request) {
 
 static void close_case(worker *w) {
     bench_place_release(&w->full);
-    for (int i = 0; i < MAX_CHECKS; ++i)
-        bench_place_release(&w->checks[i]);
-    w->num_checks = 0;
-}
-
-/* Extents along which kernels loop or launch; the others shape the kernels themselves, and stay. */
-static bool may_be_odd(const char *name, size_t length) {
-    return length == 1 && strchr("MNPRST", *name);
-}
-
-/* "S=64 T=64 D=32" to "S=65 T=65 D=32". Beside tokens N, rows R are the tokens' choices: they keep their ratio. */
-static void make_odd(const char *dims, char odd[TUNER_TEXT]) {
-    char tokens[CLDSA_WORKLOAD_TEXT];
-    const long long n = cldsa_workload_option(dims, ' ', "N", tokens) ? atoll(tokens) : 0;
-    size_t used = 0;
-    *odd = '\0';
-    for (const char *at = dims; *at && used < TUNER_TEXT; at += strspn(at, " ")) {
-        size_t word = strcspn(at, " "), name = strcspn(at, "=");
-        long long value = atoll(at + name + 1), other = may_be_odd(at, name) ? value | 1 : value;
-        if (*at == 'R' && n)
-            other = value / n * (n | 1);
-        used += (size_t)snprintf(odd + used, TUNER_TEXT - used, "%s%.*s=%lld", used ? " " : "", (int)name, at, other);
-        at += word;
-    }
-}
-
-static cldsa_status place_checks(worker *w) {
-    char odd[TUNER_TEXT];
-    CLDSA_TRY(bench_place(w->ctx, w->queue, &w->test, w->check_dims, true, &w->checks[0]));
-    w->num_checks = 1;
-    make_odd(w->check_dims, odd);
-    /* Where parameters tie the extents together there is no such call, and the first must do. */
-    if (strcmp(odd, w->check_dims) != 0) {
-        bench_placed *on = &w->checks[1];
-        if (bench_place(w->ctx, w->queue, &w->test, odd, true, on) == CLDSA_SUCCESS)
-            w->num_checks = 2;
-        else
-            bench_place_release(on);
-    }
-    return CLDSA_SUCCESS;
+    tuner_checks_release(&w->checks);
 }
 
 static cldsa_status find_case(worker *w, const cJSON *request) {
@@ -165,7 +123,7 @@ static cldsa_status open_case(worker *w, const cJSON *request, cJSON *answer) {
     CLDSA_TRY(find_case(w, request));
     CLDSA_TRY(override(w, request));
     CLDSA_TRY(bench_place(w->ctx, w->queue, &w->test, w->dims, false, &w->full));
-    CLDSA_TRY(place_checks(w));
+    CLDSA_TRY(tuner_checks_place(w->ctx, w->queue, &w->test, w->check_dims, &w->checks));
     return describe(w, answer);
 }
 
@@ -190,20 +148,6 @@ static tuner_outcome outcome_of(cldsa_status status) {
     default:
         return TUNER_ERROR;
     }
-}
-
-static cldsa_status check(worker *w, tuner_result *result) {
-    for (int i = 0; i < w->num_checks; ++i) {
-        bench_accuracy accuracy = {0};
-        CLDSA_TRY(bench_place_workspace(&w->checks[i]));
-        CLDSA_TRY(bench_place_reset(&w->checks[i]));
-        cldsa_status status = bench_place_check(&w->checks[i], &accuracy);
-        if (accuracy.error > result->error)
-            result->error = accuracy.error;
-        if (status != CLDSA_SUCCESS)
-            return status;
-    }
-    return CLDSA_SUCCESS;
 }
 
 static void take_samples(const bench_samples *samples, tuner_result *result) {
@@ -254,7 +198,7 @@ static cldsa_status try_candidate(worker *w, const cJSON *request, tuner_result 
     CLDSA_TRY(override(w, request));
     CLDSA_TRY(cldsa_op_force(w->ctx, op, variant, tunables));
     if (flag(request, "check"))
-        CLDSA_TRY(check(w, result));
+        CLDSA_TRY(tuner_checks_run(&w->checks, &result->error));
     if (budget == 0)
         return CLDSA_SUCCESS;
     CLDSA_TRY(bench_place_workspace(&w->full));

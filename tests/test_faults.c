@@ -1,8 +1,9 @@
 /*
- * Every OpenCL call fails in turn, under an operation and under a training step: the failure is reported with a
- * message, nothing crashes or leaks, and the next try succeeds with the same result.
+ * Every OpenCL call fails in turn, under an operation, a training step and the tuner's checks: the failure is reported
+ * with a message, nothing crashes or leaks, and the next try succeeds with the same result.
  * ctest: full, for the kernels it builds
  */
+#include "autotune/session.h"
 #include "host/nn/model.h"
 #include "host/runtime/runtime.h"
 #include "tests/fault_layer.h"
@@ -137,6 +138,19 @@ static cldsa_status train(cldsa_context *ctx, void *result) {
     return status;
 }
 
+/* How many checks there are of a case of the tuner: a failure must not leave one out. */
+static cldsa_status place_checks(cldsa_context *ctx, void *result) {
+    const bench_case test = {.op = "topk", .spec = {.params = "k=7", .give = "indices"}};
+    tuner_checks checks;
+    double error = 0;
+    cldsa_status status = tuner_checks_place(ctx, queue, &test, "R=4 T=40 K=7", &checks);
+    if (status == CLDSA_SUCCESS)
+        status = tuner_checks_run(&checks, &error);
+    *(int *)result = checks.count;
+    tuner_checks_release(&checks);
+    return status;
+}
+
 /* ---- one failure after the other ------------------------------------------------------------------------------------
  */
 
@@ -195,8 +209,34 @@ static void training_step(void **state) {
     fail_each(train, 2 * sizeof(cldsa_step_result), 150);
 }
 
+static void checks_of_candidates(void **state) {
+    (void)state;
+    fail_each(place_checks, sizeof(int), 1000);
+}
+
+/* Extents that the operation refuses are no failure: 4 numbers of keys do not divide 9 rows. */
+static void odd_checks_are_left_out_only_where_there_is_no_call(void **state) {
+    (void)state;
+    cldsa_context *ctx;
+    tuner_checks checks;
+    const bench_case tied = {.op = "topk",
+                             .spec = {.give = "k_rows indices", .shapes = "k_rows=4", .fill = "k_rows=const 5"}};
+    const bench_case free_of_it = {.op = "topk", .spec = {.params = "k=7", .give = "indices"}};
+    assert_int_equal(cldsa_context_create(cl, info.device, NULL, &ctx), CLDSA_SUCCESS);
+    assert_int_equal(tuner_checks_place(ctx, queue, &free_of_it, "R=4 T=40 K=7", &checks), CLDSA_SUCCESS);
+    assert_int_equal(checks.count, 2);
+    assert_string_equal(checks.placed[1].work.spec.dims, "R=5 T=41 K=7");
+    tuner_checks_release(&checks);
+    assert_int_equal(tuner_checks_place(ctx, queue, &tied, "R=8 T=40 K=7", &checks), CLDSA_SUCCESS);
+    assert_int_equal(checks.count, 1);
+    tuner_checks_release(&checks);
+    cldsa_context_destroy(ctx);
+}
+
 int main(void) {
     setenv("OPENCL_LAYERS", CLDSA_FAULT_LAYER, 1); /* before the first OpenCL call */
-    const struct CMUnitTest tests[] = {cmocka_unit_test(operation), cmocka_unit_test(training_step)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(operation), cmocka_unit_test(training_step),
+                                       cmocka_unit_test(checks_of_candidates),
+                                       cmocka_unit_test(odd_checks_are_left_out_only_where_there_is_no_call)};
     return cmocka_run_group_tests(tests, begin, end);
 }

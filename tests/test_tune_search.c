@@ -157,12 +157,33 @@ static void a_default_stays_unless_clearly_beaten(void **state) {
     assert_false(tuner_clearly_faster(&none, &none));
 }
 
+static void odd_extents_keep_what_ties_them(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"S=64 T=64 D=32", "S=65 T=65 D=32"},
+        {"Z=1 M=33 N=34 K=8", "Z=1 M=33 N=35 K=8"},
+        {"N=64 R=128 E=8", "N=65 R=130 E=8"},           /* two choices each */
+        {"R=512 T=64 B=8", "R=520 T=65 B=8"},           /* rows of 8 sequences */
+        {"R=9 T=64 B=8", "R=9 T=65 B=8"},               /* not evenly */
+        {"B=8 S=64 P=2048", "B=8 S=65 P=2049"},         /* positions */
+        {"S=64 P=32 W=48 V=16", "S=65 P=32 W=48 V=16"}, /* part of a width */
+        {"D=32 Hk=8", "D=32 Hk=8"},
+        {"", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+        char odd[TUNER_TEXT];
+        tuner_odd_dims(cases[i][0], odd);
+        assert_string_equal(odd, cases[i][1]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spaces_hold_what_is_legal),
         cmocka_unit_test(strategies_find_the_best),
         cmocka_unit_test(batches_lose_nothing),
         cmocka_unit_test(a_default_stays_unless_clearly_beaten),
+        cmocka_unit_test(odd_extents_keep_what_ties_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
