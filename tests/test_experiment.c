@@ -131,6 +131,44 @@ static void skips_finished_cells(void **state) {
     free(before);
 }
 
+/* A file may say what the grid decides, as those of cldsa train do; it is not taken in silence. */
+static void names_settings_that_are_not_used(void **state) {
+    (void)state;
+    char text[1024], common_to_these[CLI_COMMAND_SIZE / 4];
+    snprintf(text, sizeof text,
+             "{\"seq_len\": 48, \"seed\": 1, \"model\": {\"is_causal\": false, \"vocab_size\": 300, %s",
+             strstr(config_text, "\"hidden_size"));
+    snprintf(common_to_these, sizeof common_to_these,
+             "experiment --config '%s' --text '%s' --steps 1 --fresh --out '%s' --variants dense",
+             cli_write("overruled.json", text, strlen(text)), cli_path("text"), cli_path("overruled"));
+    cli_run("%s --seeds 3", common_to_these);
+    cli_assert_ok();
+    assert_non_null(strstr(cli_result.error,
+                           "overruled.json: not used in an experiment: seq_len 48 (--lengths decides), "
+                           "vocab_size 300 (--task decides), is_causal false (--recipe decides)\n"));
+    cli_run("%s --lengths 8", common_to_these); /* of the default's seeds none is 1 */
+    cli_assert_ok();
+    assert_non_null(strstr(cli_result.error, "not used in an experiment: seed 1 (--seeds decides), vocab_size"));
+    const char *same = "{\"seed\": 42, \"model\": {\"is_causal\": true, \"vocab_size\": 256, ";
+    snprintf(text, sizeof text, "%s%s", same, strstr(config_text, "\"hidden_size"));
+    cli_write("overruled.json", text, strlen(text));
+    cli_run("%s --lengths 8 --seeds 42", common_to_these);
+    cli_assert_ok();
+    assert_null(strstr(cli_result.error, "not used"));
+    forget("overruled");
+}
+
+static void keeps_the_studies_options_apart(void **state) {
+    (void)state;
+    cli_run("experiment controller --draws 2 --lengths 64");
+    cli_assert_error(2, "--lengths is for the grid");
+    cli_run("experiment --steps 3 controller");
+    cli_assert_error(2, "--steps is for the grid");
+    cli_run("%s --draws 3 --out '%s'", common, cli_path("drawn"));
+    cli_assert_error(2, "--draws|experiment controller");
+    assert_false(is_there("drawn"));
+}
+
 /* After runs_the_grid: what is stored came from other settings. */
 static void refuses_other_settings(void **state) {
     (void)state;
@@ -267,9 +305,14 @@ static void continues_after_an_interrupt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(runs_the_grid),          cmocka_unit_test(skips_finished_cells),
-        cmocka_unit_test(refuses_other_settings), cmocka_unit_test(refuses_wrong_axes),
-        cmocka_unit_test(survives_kill_9),        cmocka_unit_test(continues_after_an_interrupt),
+        cmocka_unit_test(runs_the_grid),
+        cmocka_unit_test(skips_finished_cells),
+        cmocka_unit_test(refuses_other_settings),
+        cmocka_unit_test(refuses_wrong_axes),
+        cmocka_unit_test(survives_kill_9),
+        cmocka_unit_test(continues_after_an_interrupt),
+        cmocka_unit_test(names_settings_that_are_not_used),
+        cmocka_unit_test(keeps_the_studies_options_apart),
     };
     return cmocka_run_group_tests(tests, begin, cli_remove_directory);
 }

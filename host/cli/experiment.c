@@ -24,7 +24,8 @@ enum {
 
 typedef struct experiment_options {
     const char *config_file, *device, *lengths, *variants, *seeds; /* lists as given; NULL until then */
-    bool json, quick, controller;
+    const char *of_grid;                                           /* an option given that only the grid has use for */
+    bool json, quick, controller, draws_given;
     int recipe, draws;
     cldsa_experiment_config config;
     run_paths paths;
@@ -45,7 +46,7 @@ static const cli_option options_table[] = {
     {KEY_FRESH, "fresh", NULL, "throw away what --out holds of this grid"},
     {KEY_DRAWS, "draws", "N", "experiment controller: initialisations (default 100)"},
     {KEY_CONFIG, "config", "FILE",
-     "what all runs share, as JSON (as for cldsa train); options, axes and the recipe win"},
+     "what all runs share, as JSON (as for cldsa train); options, axes, task and recipe win"},
     RUN_OPTIONS,
     {0},
 };
@@ -64,13 +65,23 @@ static int take_recipe(void *user, int key, const char *value) {
 
 static int take_draws(experiment_options *options, const char *value) {
     int64_t draws = 0;
+    options->draws_given = true;
     int code = cli_integer("draws", value, 1, 1000000, &draws);
     options->draws = (int)draws;
     return code;
 }
 
+static const char *option_name(int key) {
+    for (const cli_option *option = options_table; option->name; ++option)
+        if (option->key == key)
+            return option->name;
+    return NULL;
+}
+
 static int take(void *user, int key, const char *value) {
     experiment_options *options = user;
+    if (key != CLI_DEVICE && key != CLI_JSON && key != KEY_DRAWS && key != CLI_POSITIONAL)
+        options->of_grid = option_name(key);
     switch (key) {
     case CLI_DEVICE:
         options->device = value;
@@ -188,11 +199,76 @@ static int print_tables(const experiment_options *options, const cldsa_experimen
     return CLI_OK;
 }
 
+/* ---- settings of --config that runs do not have ------------------------------------------------------------------ */
+
+/* Keys that --config may have, since files for cldsa train do, and who decides them here. */
+typedef struct decided_key {
+    const char *key;
+    const char *by;
+    bool of_model;
+    bool given; /* --lengths and the like on the command line: it is no surprise that they win */
+} decided_key;
+
+/* Number `i` of as many runs as the longest axis has values: each value of each axis is in one. */
+static cJSON *sample_run(const cldsa_experiment_config *config, int i) {
+    cldsa_run_config run = config->run;
+    run.data.seq_len = config->lengths[i % config->num_lengths];
+    run.seed = config->seeds[i % config->num_seeds];
+    cldsa_config_set_variant(&run.model, config->variants[i % config->num_variants]); /* checked before */
+    return cldsa_run_config_to_json(&run);
+}
+
+static const cJSON *find_key(const cJSON *run, const decided_key *key) {
+    const cJSON *object = key->of_model ? cJSON_GetObjectItemCaseSensitive(run, "model") : run;
+    return cJSON_GetObjectItemCaseSensitive(object, key->key);
+}
+
+/* Is there a run whose value is another one than the file's? */
+static bool is_overruled(const experiment_options *options, const decided_key *key) {
+    const cldsa_experiment_config *config = &options->config;
+    const cJSON *wanted = find_key(options->file, key);
+    int count = config->num_lengths > config->num_seeds ? config->num_lengths : config->num_seeds;
+    count = count > config->num_variants ? count : config->num_variants;
+    bool differs = false;
+    for (int i = 0; i < count && wanted && !key->given && !differs; ++i) {
+        cJSON *run = sample_run(config, i);
+        const cJSON *used = find_key(run, key);
+        differs = used && !cJSON_Compare(wanted, used, true);
+        cJSON_Delete(run);
+    }
+    return differs;
+}
+
+static void warn_of_overruled(const experiment_options *options) {
+    const bool lengths = options->lengths != NULL, seeds = options->seeds != NULL, variants = options->variants != NULL;
+    const decided_key keys[] = {{"seq_len", "--lengths", false, lengths},
+                                {"seed", "--seeds", false, seeds},
+                                {"sparsity_policy", "--variants", true, variants},
+                                {"keep_ratio", "--variants", true, variants},
+                                {"index_topk", "--variants", true, variants},
+                                {"controller_factors", "--variants", true, variants},
+                                {"vocab_size", "--task", true, false},
+                                {"is_causal", "--recipe", true, false},
+                                {"shifted_twice", "--recipe", false, false}};
+    char text[1024] = "";
+    for (size_t i = 0, used = 0; options->file && i < sizeof keys / sizeof *keys && used < sizeof text; ++i) {
+        if (!is_overruled(options, &keys[i]))
+            continue;
+        char *value = cJSON_PrintUnformatted(find_key(options->file, &keys[i]));
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s %.40s (%s decides)", used ? ", " : "",
+                                 keys[i].key, value ? value : "?", keys[i].by);
+        cJSON_free(value);
+    }
+    if (*text)
+        fprintf(stderr, "cldsa: warning: %s: not used in an experiment: %s\n", options->config_file, text);
+}
+
 static int run_experiment(experiment_options *options) {
     cli_session session;
     cldsa_status status = cli_session_open(options->device, false, &session);
     if (status != CLDSA_SUCCESS)
         return cli_report(status);
+    warn_of_overruled(options);
     cli_watch watch;
     cli_watch_begin(&watch, "");
     cldsa_experiment_hooks hooks = {.cell = announce, .user = &watch, .run = cli_watch_hooks(&watch)};
@@ -236,6 +312,17 @@ static cldsa_status read_config(experiment_options *options) {
     return cldsa_run_config_from_json(options->file, options->config_file, &options->config.run);
 }
 
+/* Either study has options that the other would not use. */
+static int check_study(const experiment_options *options) {
+    if (options->controller && options->of_grid)
+        return cli_usage("experiment controller draws fresh controllers and trains nothing; --%s is for the grid, "
+                         "leave it out",
+                         options->of_grid);
+    if (!options->controller && options->draws_given)
+        return cli_usage("--draws is for `cldsa experiment controller`; the grid has --seeds");
+    return CLI_GO;
+}
+
 static int run(int argc, char **argv) {
     experiment_options options = {.draws = 100};
     int code = cli_parse(&cli_experiment, argc, argv, take_recipe, &options);
@@ -249,6 +336,8 @@ static int run(int argc, char **argv) {
         code = cli_report(status);
     else
         code = cli_parse(&cli_experiment, argc, argv, take, &options);
+    if (code == CLI_GO)
+        code = check_study(&options);
     if (code == CLI_GO)
         code = run_options_check(&options.config.run, &options.paths);
     if (code == CLI_GO)
