@@ -51,7 +51,8 @@ typedef struct bench_task {
 /*
  * Runs the task for about `budget` seconds, at least three times, and adds a sample per run. On CPUs: wall time from
  * enqueue to clFinish. Elsewhere: device time, from the end of one run's last kernel to the end of the next one's, in
- * bursts without pause; gaps between kernels therefore count. The queue must have profiling enabled then.
+ * bursts without pause; gaps between kernels therefore count. The queue must have profiling enabled then. A device
+ * whose events tell no time is measured by the wall.
  */
 cldsa_status bench_measure(const bench_task *task, bool on_cpu, double budget, bench_samples *samples);
 

@@ -151,6 +151,45 @@ static void measures_by_wall_and_by_events(void **state) {
     close_device(&on);
 }
 
+typedef struct timeless_task {
+    cl_mem buffer;
+    cl_event event; /* of every run: none seems to take time */
+} timeless_task;
+
+static cldsa_status fill_without_time(void *user, const cldsa_call *call) {
+    timeless_task *task = user;
+    const cldsa_call quiet = {.queue = call->queue};
+    if (call->event) {
+        clRetainEvent(task->event);
+        *call->event = task->event;
+    }
+    return fill(&task->buffer, &quiet);
+}
+
+/* llvmpipe's events end one unit after another, whatever was run. */
+static void measures_by_the_wall_where_events_tell_no_time(void **state) {
+    (void)state;
+    opened on;
+    open_device(&on);
+    cl_int code;
+    timeless_task timeless = {.buffer = clCreateBuffer(on.context, CL_MEM_READ_WRITE, 1 << 20, NULL, &code)};
+    assert_int_equal(code, CL_SUCCESS);
+    const cldsa_call first = {.queue = on.queue, .event = &timeless.event};
+    assert_int_equal(fill(&timeless.buffer, &first), CL_SUCCESS);
+    const bench_task task = {.enqueue = fill_without_time, .user = &timeless, .call = {.queue = on.queue}};
+    bench_samples samples = {0};
+    bench_samples_add(&samples, 1.0);
+    assert_int_equal(bench_measure(&task, false, 0.01, &samples), CLDSA_SUCCESS);
+    assert_true(samples.count >= 4);
+    assert_true(samples.values[0] == 1.0); /* of a measurement before */
+    for (size_t i = 1; i < samples.count; ++i)
+        assert_true(samples.values[i] > 0);
+    bench_samples_free(&samples);
+    clReleaseEvent(timeless.event);
+    clReleaseMemObject(timeless.buffer);
+    close_device(&on);
+}
+
 /* A row is checked at smaller extents than it is timed at: the variant chosen for the large ones must be able to run
  * there. Of the presets, the experiment's fits into any device. */
 static void chosen_variants_can_be_checked(void **state) {
@@ -208,6 +247,7 @@ int main(void) {
         cmocka_unit_test(presets_are_found),
         cmocka_unit_test(quantiles),
         cmocka_unit_test(measures_by_wall_and_by_events),
+        cmocka_unit_test(measures_by_the_wall_where_events_tell_no_time),
         cmocka_unit_test(chosen_variants_can_be_checked),
         cmocka_unit_test(processes_answer_in_lines),
     };
