@@ -1,15 +1,6 @@
 // Matrix products for GPUs: C = act(alpha * op(A) op(B) + beta * C + bias), plain, batched and grouped.
 //
-// A work-group owns a TM x TN tile of C and walks the reduction TK at a time through two pairs of local tiles: while one
-// pair is multiplied, the next is on its way from global memory into registers, so each step needs one barrier.
-//
-//              TN                    A work-item owns WM x WN elements as blocks of 4 x 4 that lie TM / (WM/4) rows and
-//          +---------+               TN / (WN/4) columns apart: neighbours then read neighbouring float4 of local
-//       TK |  local  |               memory, which no two of a warp take from the same bank.
-//     TK   +---------+
-//    +--+  +---------+               Both local tiles are [k][row or column], whatever the layout; the operand that is
-//    |  |  | TM x TN |               contiguous along k (A in NN and NT, B in NT) is transposed on its way in.
-//    +--+  +---------+
+// The walk over the reduction, and how the tiles lie: product_tile.clh.
 //
 // PARTIAL: the reduction is cut into `parts` slices, whose sums go to `partial` [part][matrix][M][N]; cl/gemm_epilogue.cl
 // adds them in order. That fills a device on which C alone has too few tiles.
@@ -17,23 +8,6 @@
 // Groups: x = column tile, y = row tile, z = matrix * parts + part. Grouped rows: y counts the row tiles of all groups,
 // the host launches as many as there can be, and each work-group finds its own from group_offsets.
 #include "gemm.clh"
-#include "registers.clh"
-
-#ifndef TM
-#define TM 128 // rows of a work-group's tile (64, 128)
-#endif
-#ifndef TN
-#define TN 128 // columns of a work-group's tile (64, 128)
-#endif
-#ifndef TK
-#define TK 16 // steps of the reduction per local tile (8, 16, 32)
-#endif
-#ifndef WM
-#define WM 8 // rows per work-item (4, 8)
-#endif
-#ifndef WN
-#define WN 8 // columns per work-item (4, 8)
-#endif
 #ifndef PARTIAL
 #define PARTIAL 0 // 1: raw sums to `partial`
 #endif
@@ -47,16 +21,9 @@
 #define C_VEC 0 // 1: so do those of C and pre, or of `partial`
 #endif
 
-#define ITEMS_M (TM / WM)
-#define ITEMS_N (TN / WN)
-#define ITEMS (ITEMS_M * ITEMS_N)
-#define BLOCKS_M (WM / 4)
-#define BLOCKS_N (WN / 4)
-#define PAD 4 // spreads a transposed column over the banks and keeps float4 alignment
-#define A_ROW (TM + PAD)
-#define B_ROW (TN + PAD)
-#define A_LOADS (TM * TK / 4 / ITEMS)
-#define B_LOADS (TN * TK / 4 / ITEMS)
+#define A_ALONG_K (LAYOUT != LAYOUT_TN)
+#define B_ALONG_K (LAYOUT == LAYOUT_NT)
+#include "product_tile.clh"
 
 typedef __global const ELEM(A_DTYPE) *a_ptr;
 typedef __global const ELEM(B_DTYPE) *b_ptr;
@@ -89,25 +56,6 @@ typedef __global const ELEM(B_DTYPE) *b_ptr;
 DEFINE_FETCH(fetch_a, a_ptr, A_DTYPE, LOAD4_A)
 DEFINE_FETCH(fetch_b, b_ptr, B_DTYPE, LOAD4_B)
 
-// Load q of a tile with `wide` rows or columns: where it begins, along the reduction (k) and along C (w).
-#define ALONG_K_W(q) ((q) / (TK / 4))
-#define ALONG_K_K(q) ((q) % (TK / 4) * 4)
-#define ALONG_W_W(q, wide) ((q) % ((wide) / 4) * 4)
-#define ALONG_W_K(q, wide) ((q) / ((wide) / 4))
-
-inline void store_along_k(__local float *tile, int row, int w, int k, float4 x)
-{
-    tile[(k + 0) * row + w] = x.x;
-    tile[(k + 1) * row + w] = x.y;
-    tile[(k + 2) * row + w] = x.z;
-    tile[(k + 3) * row + w] = x.w;
-}
-
-inline void store_along_w(__local float *tile, int row, int w, int k, float4 x)
-{
-    *(__local float4 *)(tile + k * row + w) = x;
-}
-
 // The work-item's share of the tiles of step k0: `rows` rows of A, `columns` of B and `steps` steps are left.
 inline void fetch_tiles(a_ptr a, b_ptr b, ulong lda, ulong ldb, int item, int k0, int rows, int columns, int steps,
                         float4 *from_a, float4 *from_b)
@@ -115,73 +63,26 @@ inline void fetch_tiles(a_ptr a, b_ptr b, ulong lda, ulong ldb, int item, int k0
 #pragma unroll
     for (int l = 0; l < A_LOADS; ++l) {
         int q = item + l * ITEMS;
+        int w = A_W(q), k = k0 + A_K(q);
 #if LAYOUT == LAYOUT_TN
-        int w = ALONG_W_W(q, TM), k = k0 + ALONG_W_K(q, TM);
         from_a[l] = fetch_a(a, k * lda + w, k < steps ? rows - w : 0);
 #else
-        int w = ALONG_K_W(q), k = k0 + ALONG_K_K(q);
         from_a[l] = fetch_a(a, w * lda + k, w < rows ? steps - k : 0);
 #endif
     }
 #pragma unroll
     for (int l = 0; l < B_LOADS; ++l) {
         int q = item + l * ITEMS;
+        int w = B_W(q), k = k0 + B_K(q);
 #if LAYOUT == LAYOUT_NT
-        int w = ALONG_K_W(q), k = k0 + ALONG_K_K(q);
         from_b[l] = fetch_b(b, w * ldb + k, w < columns ? steps - k : 0);
 #else
-        int w = ALONG_W_W(q, TN), k = k0 + ALONG_W_K(q, TN);
         from_b[l] = fetch_b(b, k * ldb + w, k < steps ? columns - w : 0);
 #endif
     }
 }
 
-inline void store_tiles(__local float *a_tile, __local float *b_tile, int item, const float4 *from_a,
-                        const float4 *from_b)
-{
-#pragma unroll
-    for (int l = 0; l < A_LOADS; ++l) {
-        int q = item + l * ITEMS;
-#if LAYOUT == LAYOUT_TN
-        store_along_w(a_tile, A_ROW, ALONG_W_W(q, TM), ALONG_W_K(q, TM), from_a[l]);
-#else
-        store_along_k(a_tile, A_ROW, ALONG_K_W(q), ALONG_K_K(q), from_a[l]);
-#endif
-    }
-#pragma unroll
-    for (int l = 0; l < B_LOADS; ++l) {
-        int q = item + l * ITEMS;
-#if LAYOUT == LAYOUT_NT
-        store_along_k(b_tile, B_ROW, ALONG_K_W(q), ALONG_K_K(q), from_b[l]);
-#else
-        store_along_w(b_tile, B_ROW, ALONG_W_W(q, TN), ALONG_W_K(q, TN), from_b[l]);
-#endif
-    }
-}
-
-inline void multiply_tiles(__local const float *a_tile, __local const float *b_tile, int item_m, int item_n,
-                           float4 (*sum)[BLOCKS_N])
-{
-    UNROLL_STEPS
-    for (int k = 0; k < TK; ++k) {
-        float4 a[BLOCKS_M], b[BLOCKS_N];
-#pragma unroll
-        for (int i = 0; i < BLOCKS_M; ++i)
-            a[i] = *(__local const float4 *)(a_tile + k * A_ROW + (i * ITEMS_M + item_m) * 4);
-#pragma unroll
-        for (int j = 0; j < BLOCKS_N; ++j)
-            b[j] = *(__local const float4 *)(b_tile + k * B_ROW + (j * ITEMS_N + item_n) * 4);
-#pragma unroll
-        for (int i = 0; i < BLOCKS_M; ++i)
-#pragma unroll
-            for (int j = 0; j < BLOCKS_N; ++j) {
-                sum[i * 4 + 0][j] = fma((float4)(a[i].x), b[j], sum[i * 4 + 0][j]);
-                sum[i * 4 + 1][j] = fma((float4)(a[i].y), b[j], sum[i * 4 + 1][j]);
-                sum[i * 4 + 2][j] = fma((float4)(a[i].z), b[j], sum[i * 4 + 2][j]);
-                sum[i * 4 + 3][j] = fma((float4)(a[i].w), b[j], sum[i * 4 + 3][j]);
-            }
-    }
-}
+#define FETCH_TILES(k) fetch_tiles(a, b, lda, ldb, item, k, rows, columns, steps, from_a, from_b);
 
 inline void store_elements(__global float *to, float4 x, int n)
 {
@@ -294,24 +195,8 @@ gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_
     int steps = high - low;
 
     float4 sum[WM][BLOCKS_N], from_a[A_LOADS], from_b[B_LOADS];
-#pragma unroll
-    for (int i = 0; i < WM; ++i)
-#pragma unroll
-        for (int j = 0; j < BLOCKS_N; ++j)
-            sum[i][j] = (float4)(0.0f);
-
-    fetch_tiles(a, b, lda, ldb, item, 0, rows, columns, steps, from_a, from_b);
-    store_tiles(a_tiles[0], b_tiles[0], item, from_a, from_b);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int k = 0, now = 0; k < steps; k += TK, now ^= 1) {
-        bool more = k + TK < steps;
-        if (more)
-            fetch_tiles(a, b, lda, ldb, item, k + TK, rows, columns, steps, from_a, from_b);
-        multiply_tiles(a_tiles[now], b_tiles[now], item_m, item_n, sum);
-        if (more)
-            store_tiles(a_tiles[now ^ 1], b_tiles[now ^ 1], item, from_a, from_b);
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
+    clear_sums(sum);
+    ADD_PRODUCTS(steps, FETCH_TILES)
 
 #if PARTIAL
     __global float *c = partial_ + partial_off + ((ulong)part * matrices + matrix) * M * N + column0;
@@ -321,10 +206,10 @@ gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_
 #endif
 #pragma unroll
     for (int i = 0; i < WM; ++i) {
-        int row = ((i / 4) * ITEMS_M + item_m) * 4 + i % 4;
+        int row = SUM_ROW(i);
 #pragma unroll
         for (int j = 0; j < BLOCKS_N; ++j) {
-            int column = (j * ITEMS_N + item_n) * 4;
+            int column = SUM_COLUMN(j);
             ulong at = (row0 + row) * ldc + column;
             if (row < rows && column < columns)
                 finish(sum[i][j], columns - column, c + at, pre_ + (HAS_PRE ? pre_off + c_at + at : 0),

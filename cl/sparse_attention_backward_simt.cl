@@ -2,16 +2,14 @@
 //
 //   L = lse, with a sink log(exp(lse) + exp(sink));   P_j = exp(scale * q . k_j - L);   delta = out . dout
 //   dS_j = scale * P_j (dout . v_j - delta);   dq = sum_j dS_j k_j;   dk_t += dS_j q;   dv_t += P_j dout
-//   dsink = -sum over rows of exp(sink - L) delta
 //
-//   backward_rows  (L, delta) per row and head
-//   backward_dq    one work-group per (row, HEADS heads): gathers k and v
-//   backward_dkv   one work-group per (key, kv head): gathers q and dout of the queries that chose the key, from the
-//                  inverted index of sparse_attention_index.cl, in query order; every head of the group is a row
-//   backward_sink  one work-group per head
+//   backward_dq   one work-group per (row, HEADS heads): gathers k and v
+//   backward_dkv  one work-group per (key, kv head): gathers q and dout of the queries that chose the key, from the
+//                 inverted index of sparse_attention_index.cl, in query order; every head of the group is a row
+//
+// L and delta are those of sparse_attention_backward_rows.cl.
 // Called by cldsa_sparse_attention_backward (variant simt).
 
-#include "sparse_attention_sink.clh"
 #include "sparse_attention_simt.clh"
 
 DEFINE_TILE_DOTS(dots_k, HEADS, Q_DTYPE, D, KV_DTYPE, D, D)
@@ -21,42 +19,6 @@ DEFINE_TILE_DOTS(dots_q, 1, KV_DTYPE, D, Q_DTYPE, D, D)
 DEFINE_TILE_DOTS(dots_dout, 1, KV_DTYPE, V_WIDTH, F32, DV, DV)
 DEFINE_TILE_SUM(sum_q, 1, Q_DTYPE, D, D)
 DEFINE_TILE_SUM(sum_dout, 1, F32, DV, DV)
-
-// Tree sum of WG values; every work-item gets it.
-inline float group_sum(float value, __local float *scratch)
-{
-    uint lane = get_local_id(0);
-    scratch[lane] = value;
-    for (uint width = WG / 2; width > 0; width /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (lane < width)
-            scratch[lane] += scratch[lane + width];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return scratch[0];
-}
-
-// rows[i] = (L, delta) of row i = (b*S + s)*H + h.
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
-backward_rows(__global const float *out_, ulong out_off, __global const float *dout_, ulong dout_off,
-              __global const float *lse_, ulong lse_off, __global const float *attn_sink_, ulong attn_sink_off,
-              __global float *rows_, ulong rows_off, uint num_heads)
-{
-    __local float scratch[WG];
-    ulong i = get_group_id(0);
-    float sum = 0.0f;
-    for (uint c = get_local_id(0); c < DV; c += WG)
-        sum = fma(out_[out_off + i * DV + c], dout_[dout_off + i * DV + c], sum);
-    float delta = group_sum(sum, scratch);
-    if (get_local_id(0) != 0)
-        return;
-    float log_sum = lse_[lse_off + i];
-#if HAS_SINK
-    log_sum = with_sink(log_sum, attn_sink_[attn_sink_off + i % num_heads]);
-#endif
-    rows_[rows_off + 2 * i] = log_sum;
-    rows_[rows_off + 2 * i + 1] = delta;
-}
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 backward_dq(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
@@ -125,7 +87,7 @@ backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(
         barrier(CLK_LOCAL_MEM_FENCE); // the last tile's readers are done
         if (lane < ROWS) {
             ulong i = at + lane;
-            uint query = i < end ? b * num_queries + entry[i / GROUP] : 0;
+            uint query = i < end ? b * num_queries + entry[i / GROUP] / topk : 0;
             list[lane] = i < end ? query * num_heads + kv_head * GROUP + (uint)(i % GROUP) : NO_ROW;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -159,21 +121,4 @@ backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(
         if (lane + i * WG < DV)
             dv_[dv_off + key * DV + lane + i * WG] = sum_value[i];
 #endif
-}
-
-__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
-backward_sink(__global const float *rows_, ulong rows_off, __global const float *attn_sink_, ulong attn_sink_off,
-              __global float *dsink_, ulong dsink_off, ulong num_rows, uint num_heads)
-{
-    __local float scratch[WG];
-    uint h = get_group_id(0);
-    float sink = attn_sink_[attn_sink_off + h], sum = 0.0f;
-    for (ulong i = get_local_id(0); i < num_rows; i += WG) {
-        __global const float *r = rows_ + rows_off + 2 * (i * num_heads + h);
-        if (!isinf(r[0]))
-            sum -= exp(sink - r[0]) * r[1];
-    }
-    sum = group_sum(sum, scratch);
-    if (get_local_id(0) == 0)
-        dsink_[dsink_off + h] = sum;
 }

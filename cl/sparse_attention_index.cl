@@ -1,14 +1,16 @@
-// The inverse of a selection: for every key the queries that chose it, in ascending order.
+// The inverse of a selection: for every key the places that name it, in the order of their queries.
 //
-//   indices [B,S,K]  ->  start [B,T+1], entry [B,S*K]: queries entry[start[t]] .. entry[start[t+1]-1] chose key t
+//   indices [B,S,K]  ->  start [B,T+1], entry [B,S*K]: places entry[start[t]] .. entry[start[t+1]-1] name key t; place
+//                        s*K + i is the i-th of query s
 //
 // A counting sort by blocks of CHUNK queries:
 //   index_count    count[b][chunk][t] = how often the chunk's queries chose t
 //   index_offsets  count becomes the number in earlier chunks; total[b][t]
 //   index_starts   start = running sum of total; one work-group per batch
-//   index_fill     each chunk writes its queries behind those of earlier chunks, one query after the other
-// Integer atomics only decide which of several equal entries (one query naming a key twice) stands first, so the
-// result is the same in every run. Called by cldsa_sparse_attention_backward (variant simt).
+//   index_fill     each chunk writes its places behind those of earlier chunks, one query after the other
+// Integer atomics only decide which of one query's places stands first where it names a key twice. Such places have
+// gradients of the same bits, so the sum over a key's entries is the same in every run.
+// Called by cldsa_sparse_attention_backward (variants simt and tile).
 
 #include "inline.clh"
 
@@ -103,7 +105,7 @@ index_fill(__global const int *indices_, ulong indices_off, __global const int *
         for (uint i = lane; i < end; i += WG) {
             uint t = (uint)indices_[indices_off + row * topk + i];
             if (t < num_keys)
-                entry[start[t] + atomic_inc(count + t)] = s;
+                entry[start[t] + atomic_inc(count + t)] = s * topk + i;
         }
         barrier(CLK_GLOBAL_MEM_FENCE); // the next query's entries come behind
     }

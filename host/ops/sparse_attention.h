@@ -66,7 +66,7 @@ int cldsa_sparse_heads(const cldsa_run *run, int most);
 void cldsa_sparse_vec_defaults(const cldsa_run *run, int *tune);
 bool cldsa_sparse_vec_legal(const cldsa_run *run, const int *tune);
 
-/* ---- GPUs (sparse_attention_gpu.c) ------------------------------------------------------------------------------ */
+/* ---- GPUs (sparse_attention_gpu.c, sparse_attention_backward_gpu.c) --------------------------------------------- */
 
 /* Work-items per group of the attention kernels and of the index kernels. */
 enum { SPARSE_SIMT_WG = 128, SPARSE_INDEX_WG = 256 };
@@ -77,5 +77,8 @@ int cldsa_sparse_simt_heads(const cldsa_run *run, int most);
 
 /* The forward pass: few heads to a kv head, and many. */
 extern const cldsa_variant cldsa_sparse_attention_simt, cldsa_sparse_attention_tile;
+
+/* The backward pass: in general, and many heads of one latent key head. */
+extern const cldsa_variant cldsa_sparse_attention_backward_simt, cldsa_sparse_attention_backward_tile;
 
 #endif

@@ -1,4 +1,5 @@
-/* Attention over a selection, backward. Kernels: cl/sparse_attention_backward_{vec,simt}.cl. */
+/* Attention over a selection, backward. The GPU variants are in sparse_attention_backward_gpu.c. Kernels of this file:
+ * cl/sparse_attention_backward_vec.cl. */
 #include <cldsa/sparse_attention.h>
 
 #include <math.h>
@@ -189,143 +190,6 @@ static const cldsa_variant vec = {
     .enqueue = vec_enqueue,
 };
 
-/* ---- GPUs ----------------------------------------------------------------------------------------------------- */
-
-/* The counters of the inverted index stay below this: more queries share a chunk where there are too many. */
-enum { SIMT_COUNT_MAX = 64 << 20 };
-
-/* What the simt variant keeps in scratch, in this order, 4 bytes each. */
-typedef struct simt_layout {
-    int64_t chunk, chunks;              /* queries per chunk of the index, and their number */
-    int64_t rows;                       /* floats: (L, delta) per row and head */
-    int64_t count, total, start, entry; /* of the index: see cl/sparse_attention_index.cl */
-} simt_layout;
-
-static simt_layout simt_lay_out(const cldsa_run *run) {
-    const int64_t *d = run->dims;
-    int64_t keys = d[SPARSE_B] * d[SPARSE_T], most = SIMT_COUNT_MAX / (keys * (int64_t)sizeof(cl_uint));
-    simt_layout l = {.chunk = cldsa_run_tune(run, "CHUNK")};
-    if (cldsa_ceil_div(d[SPARSE_S], l.chunk) > (most > 1 ? most : 1))
-        l.chunk = cldsa_ceil_div(d[SPARSE_S], most > 1 ? most : 1);
-    l.chunks = cldsa_ceil_div(d[SPARSE_S], l.chunk);
-    l.rows = 2 * d[SPARSE_B] * d[SPARSE_S] * d[SPARSE_H];
-    l.count = keys * l.chunks;
-    l.total = keys;
-    l.start = keys + d[SPARSE_B];
-    l.entry = d[SPARSE_B] * d[SPARSE_S] * d[SPARSE_K];
-    return l;
-}
-
-static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    simt_layout l = simt_lay_out(run);
-    *preferred = *minimum = (size_t)(l.rows + l.count + l.total + l.start + l.entry) * sizeof(cl_uint);
-}
-
-static bool simt_can_run(const cldsa_run *run) {
-    return cldsa_sparse_simt_can_run(run) && run->dims[SPARSE_S] * run->dims[SPARSE_K] < UINT32_MAX;
-}
-
-/* The inverted index: start and entry. */
-static cldsa_status simt_index(cldsa_run *run, const simt_layout *l, cldsa_tensor start, cldsa_tensor entry) {
-    static const char file[] = "sparse_attention_index.cl";
-    const cldsa_sparse_attention_backward_args *a = run->args;
-    const int64_t *d = run->dims;
-    const char *options = a->topk_length.mem ? "-DHAS_LENGTH=1" : "-DHAS_LENGTH=0";
-    cldsa_tensor count = cldsa_run_scratch(run, (size_t)l->rows * sizeof(cl_uint), CLDSA_U32, l->count);
-    cldsa_tensor total = cldsa_run_scratch(run, (size_t)(l->rows + l->count) * sizeof(cl_uint), CLDSA_U32, l->total);
-    cldsa_kernel *counting, *offsets, *starts, *fill;
-    CLDSA_TRY(cldsa_get_kernel(run->ctx, file, "index_count", options, &counting));
-    CLDSA_TRY(cldsa_get_kernel(run->ctx, file, "index_offsets", options, &offsets));
-    CLDSA_TRY(cldsa_get_kernel(run->ctx, file, "index_starts", options, &starts));
-    CLDSA_TRY(cldsa_get_kernel(run->ctx, file, "index_fill", options, &fill));
-
-    size_t local[2] = {SPARSE_INDEX_WG, 1};
-    size_t chunks[2] = {(size_t)l->chunks * SPARSE_INDEX_WG, (size_t)d[SPARSE_B]};
-    size_t keys[2] = {(size_t)d[SPARSE_T], (size_t)d[SPARSE_B]};
-    size_t batches = (size_t)d[SPARSE_B] * SPARSE_INDEX_WG;
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, counting, 2, chunks, local, CLDSA_ARG_TENSOR(a->indices),
-                            CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(count), CLDSA_ARG_U32(d[SPARSE_S]),
-                            CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(l->chunk)));
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, offsets, 2, keys, local, CLDSA_ARG_TENSOR(count), CLDSA_ARG_TENSOR(total),
-                            CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(l->chunks)));
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, starts, 1, &batches, local, CLDSA_ARG_TENSOR(total), CLDSA_ARG_TENSOR(start),
-                            CLDSA_ARG_U32(d[SPARSE_T])));
-    return CLDSA_ENQUEUE(&run->stream, fill, 2, chunks, local, CLDSA_ARG_TENSOR(a->indices),
-                         CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(count), CLDSA_ARG_TENSOR(start),
-                         CLDSA_ARG_TENSOR(entry), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
-                         CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(l->chunk));
-}
-
-static cldsa_status simt_sink(cldsa_run *run, const char *options, cldsa_tensor rows) {
-    const cldsa_sparse_attention_backward_args *a = run->args;
-    const int64_t *d = run->dims;
-    cldsa_kernel *kernel;
-    CLDSA_TRY(cldsa_run_kernel(run, "backward_sink", options, &kernel));
-    size_t local = SPARSE_SIMT_WG, global = (size_t)d[SPARSE_H] * SPARSE_SIMT_WG;
-    return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(rows),
-                         CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->dsink),
-                         CLDSA_ARG_U64(d[SPARSE_B] * d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_H]));
-}
-
-static cldsa_status simt_enqueue(cldsa_run *run) {
-    const cldsa_sparse_attention_backward_args *a = run->args;
-    const int64_t *d = run->dims;
-    cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
-    cldsa_tensor v = in.v.mem ? a->v : a->k;
-    simt_layout l = simt_lay_out(run);
-    size_t start_at = (size_t)(l.rows + l.count + l.total) * sizeof(cl_uint);
-    cldsa_tensor rows = cldsa_run_scratch(run, 0, CLDSA_F32, l.rows);
-    cldsa_tensor start = cldsa_run_scratch(run, start_at, CLDSA_U32, l.start);
-    cldsa_tensor entry = cldsa_run_scratch(run, start_at + (size_t)l.start * sizeof(cl_uint), CLDSA_U32, l.entry);
-
-    int heads = cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
-    char options[CLDSA_OPTIONS_MAX];
-    cldsa_sparse_options(run, &in, false, heads, options);
-    cldsa_kernel *make_rows, *make_dq, *make_dkv;
-    CLDSA_TRY(cldsa_run_kernel(run, "backward_rows", options, &make_rows));
-    CLDSA_TRY(cldsa_run_kernel(run, "backward_dq", options, &make_dq));
-    CLDSA_TRY(cldsa_run_kernel(run, "backward_dkv", options, &make_dkv));
-    CLDSA_TRY(simt_index(run, &l, start, entry));
-
-    size_t local[2] = {SPARSE_SIMT_WG, 1};
-    size_t each_row = (size_t)(d[SPARSE_B] * d[SPARSE_S] * d[SPARSE_H]) * SPARSE_SIMT_WG;
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, make_rows, 1, &each_row, local, CLDSA_ARG_TENSOR(a->out),
-                            CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(a->lse), CLDSA_ARG_TENSOR(a->attn_sink),
-                            CLDSA_ARG_TENSOR(rows), CLDSA_ARG_U32(d[SPARSE_H])));
-    int64_t groups = d[SPARSE_HK] * cldsa_ceil_div(cldsa_sparse_group(run), heads);
-    size_t queries[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_S]) * SPARSE_SIMT_WG, (size_t)groups};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, make_dq, 2, queries, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
-                            CLDSA_ARG_TENSOR(v), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
-                            CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(rows), CLDSA_ARG_TENSOR(a->dq),
-                            CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]),
-                            CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_F32(in.softmax_scale)));
-    size_t keys[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_T]) * SPARSE_SIMT_WG, (size_t)d[SPARSE_HK]};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, make_dkv, 2, keys, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
-                            CLDSA_ARG_TENSOR(v), CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(rows),
-                            CLDSA_ARG_TENSOR(start), CLDSA_ARG_TENSOR(entry), CLDSA_ARG_TENSOR(a->dk),
-                            CLDSA_ARG_TENSOR(a->dv), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
-                            CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_F32(in.softmax_scale)));
-    return a->dsink.mem ? simt_sink(run, options, rows) : CLDSA_SUCCESS;
-}
-
-static void simt_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_context_capabilities(run->ctx)->sub_group_size >= 64)
-        tune[0] = 8; /* AMD's compiler spills at 16 heads of a latent in waves of 64 */
-    tune[2] = cldsa_default_unroll(run);
-}
-
-static const cldsa_variant simt = {
-    .name = "simt",
-    .file = "sparse_attention_backward_simt.cl",
-    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"},
-                 {"CHUNK", 32, {8, 16, 32, 64}, "queries per block of the inverted index"},
-                 CLDSA_TUNE_UNROLL},
-    .can_run = simt_can_run,
-    .defaults = simt_defaults,
-    .workspace = simt_workspace,
-    .enqueue = simt_enqueue,
-};
-
 /* ---- the operation -------------------------------------------------------------------------------------------- */
 
 /* Adds one row of one head to the gradients. */
@@ -403,11 +267,18 @@ static double bytes(const cldsa_run *run) {
            4 * keys * (double)(d[SPARSE_D] + (a->v.mem ? d[SPARSE_DV] : 0));
 }
 
+static const cldsa_variant *const variants[] = {&vec, &cldsa_sparse_attention_backward_simt,
+                                                &cldsa_sparse_attention_backward_tile, NULL};
+
+/* Matrix products pay from a good half of their smallest tile's heads on, and where there are places for a tile. */
 static int choose(const cldsa_run *run) {
-    return cldsa_context_capabilities(run->ctx)->is_cpu ? 0 : 1;
+    enum { VEC, SIMT, TILE, MANY_HEADS = 8, MANY_KEYS = 32 };
+    if (cldsa_context_capabilities(run->ctx)->is_cpu)
+        return VEC;
+    const bool many = cldsa_sparse_group(run) >= MANY_HEADS && run->dims[SPARSE_K] >= MANY_KEYS;
+    return many && variants[TILE]->can_run(run) ? TILE : SIMT;
 }
 
-static const cldsa_variant *const variants[] = {&vec, &simt, NULL};
 const cldsa_op cldsa_op_sparse_attention_backward = {
     .name = "sparse_attention_backward",
     .summary = "gradients of attention over selected keys",

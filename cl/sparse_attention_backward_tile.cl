@@ -1,0 +1,382 @@
+// Attention over a selection in latent form, backward, on GPUs: the many heads of the one key head make matrix products
+// of a query's work (product_tile.clh). With v the front of k, and L and delta of sparse_attention_backward_rows.cl:
+//
+//   P[h,j] = exp(scale * q_h . k_j - L_h);   G[h,j] = scale * P[h,j] (dout_h . v_j - delta_h)
+//   dq_h = sum_j G[h,j] k_j
+//   row_j = sum_h G[h,j] q_h + P[h,j] dout_h;   dk_t = the sum of row_j over all places j that name t
+//
+// Every pass is a program of its own, since the tile is its own. They take a slab of queries at a time:
+//
+//   backward_scores  P and G [queries][heads][pitch]  work-group: HEAD_TILE heads x KEY_TILE places of a query
+//   backward_dq      dq                               work-group: HEAD_TILE heads x COLUMN_TILE columns
+//   backward_dkv     row [queries][K][ROW]            work-group: KEY_TILE places x COLUMN_TILE columns
+//   backward_sum     dk, the slabs before included    work-group: a key
+//
+// A key's rows are added one by one in the order of queries (sparse_attention_index.cl), so how many queries a slab has
+// is not seen in the result. Places that name no key have weights of 0, those behind a row's end are not touched.
+// Called by cldsa_sparse_attention_backward (variant tile).
+
+#include "dtype.clh"
+#include "sparse_attention.clh"
+
+#define PASS_SCORES 0
+#define PASS_DQ 1
+#define PASS_DKV 2
+#define PASS_SUM 3
+
+#ifndef PASS
+#define PASS PASS_SCORES // which kernel
+#endif
+#ifndef HEAD_TILE
+#define HEAD_TILE 128 // heads of a work-group (16, 32, 64, 128)
+#endif
+#ifndef KEY_TILE
+#define KEY_TILE 128 // places of a work-group (64, 128)
+#endif
+#ifndef COLUMN_TILE
+#define COLUMN_TILE 128 // columns of a work-group (64, 128, 192)
+#endif
+#ifndef Q_VEC
+#define Q_VEC 0 // 1: rows of q begin on 4 elements, and D is a multiple of 4
+#endif
+#ifndef K_VEC
+#define K_VEC 0 // 1: so do rows of k
+#endif
+#ifndef V_VEC
+#define V_VEC 0 // 1: and DV is a multiple of 4
+#endif
+#ifndef DOUT_VEC
+#define DOUT_VEC 0 // 1: rows of dout begin on 4 elements, and DV is a multiple of 4
+#endif
+
+#if PASS == PASS_SCORES
+#define TM HEAD_TILE
+#define TN KEY_TILE
+#define A_ALONG_K 1
+#define B_ALONG_K 1
+#elif PASS == PASS_DQ
+#define TM HEAD_TILE
+#define TN COLUMN_TILE
+#define A_ALONG_K 1
+#define B_ALONG_K 0
+#else
+#define TM KEY_TILE
+#define TN COLUMN_TILE
+#define A_ALONG_K 0
+#define B_ALONG_K 0
+#endif
+#include "product_tile.clh"
+
+#define NO_ROW 0xffffffffu
+#define ROW ((D + 3) / 4 * 4) // floats of a place's row
+#define HEAD_TILES ((GROUP + HEAD_TILE - 1) / HEAD_TILE)
+#define COLUMN_TILES ((D + COLUMN_TILE - 1) / COLUMN_TILE)
+#define ALIGNED __attribute__((aligned(16)))
+#define GLOBAL4(p) (*(__global const float4 *)(p))
+#define TO_GLOBAL4(p) (*(__global float4 *)(p))
+
+#define LOCAL_TILES __local float a_tiles[2][TK * A_ROW] ALIGNED, b_tiles[2][TK * B_ROW] ALIGNED
+#define THIS_ITEM const int item = get_local_id(0), item_m = item / ITEMS_N, item_n = item % ITEMS_N
+
+// The row number of the key at a place of a query of batch element b.
+inline uint key_at(__global const int *indices, uint place, uint end, uint b, uint num_keys)
+{
+    uint t = place < end ? (uint)indices[place] : NO_ROW;
+    return t < num_keys ? b * num_keys + t : NO_ROW;
+}
+
+#if PASS == PASS_SCORES
+
+inline void fetch_scores(__global const ELEM(Q_DTYPE) *q, int heads, __global const ELEM(KV_DTYPE) *k,
+                         const uint *keys, int item, int c0, float4 *from_a, float4 *from_b)
+{
+#pragma unroll
+    for (int l = 0; l < A_LOADS; ++l) {
+        int h = A_W(item + l * ITEMS), c = c0 + A_K(item + l * ITEMS);
+        from_a[l] = (float4)(0.0f);
+        if (h < heads)
+            from_a[l] = LOAD4_WITHIN(Q_DTYPE, Q_VEC, D, q, (ulong)h * D, c);
+    }
+#pragma unroll
+    for (int l = 0; l < B_LOADS; ++l) {
+        int c = c0 + B_K(item + l * ITEMS);
+        from_b[l] = (float4)(0.0f);
+        if (keys[l] != NO_ROW)
+            from_b[l] = LOAD4_WITHIN(KV_DTYPE, K_VEC, D, k, (ulong)keys[l] * D, c);
+    }
+}
+
+inline void fetch_upstream(__global const float *dout, int heads, __global const ELEM(KV_DTYPE) *k, const uint *keys,
+                           int item, int c0, float4 *from_a, float4 *from_b)
+{
+#pragma unroll
+    for (int l = 0; l < A_LOADS; ++l) {
+        int h = A_W(item + l * ITEMS), c = c0 + A_K(item + l * ITEMS);
+        from_a[l] = (float4)(0.0f);
+        if (h < heads)
+            from_a[l] = LOAD4_WITHIN(F32, DOUT_VEC, DV, dout, (ulong)h * DV, c);
+    }
+#pragma unroll
+    for (int l = 0; l < B_LOADS; ++l) {
+        int c = c0 + B_K(item + l * ITEMS);
+        from_b[l] = (float4)(0.0f);
+        if (keys[l] != NO_ROW)
+            from_b[l] = LOAD4_WITHIN(KV_DTYPE, V_VEC, DV, k, (ulong)keys[l] * D, c);
+    }
+}
+
+#define FETCH_SCORES(c) fetch_scores(q, heads, k_ + k_off, keys, item, c, from_a, from_b);
+#define FETCH_UPSTREAM(c) fetch_upstream(dout, heads, k_ + k_off, keys, item, c, from_a, from_b);
+
+// P waits in global memory for dout . v: both products' sums together are too many for the registers.
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MANY_REGISTERS void
+backward_scores(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
+                __global const int *indices_, ulong indices_off, __global const int *topk_length_,
+                ulong topk_length_off, __global const float *dout_, ulong dout_off, __global const float *rows_,
+                ulong rows_off, __global float *weights_, ulong weights_off, __global float *gradients_,
+                ulong gradients_off, uint first_query, uint num_queries, uint num_keys, uint topk, uint pitch,
+                float scale)
+{
+    LOCAL_TILES;
+    THIS_ITEM;
+    const uint tile = get_group_id(0) / HEAD_TILES, tiles = (topk + TN - 1) / TN;
+    const uint first_head = get_group_id(0) % HEAD_TILES * TM, first_place = tile % tiles * TN;
+    const ulong row = first_query + tile / tiles, head_row = row * GROUP + first_head;
+    const uint b = row / num_queries, end = row_end(topk_length_ + topk_length_off, row, topk);
+    const int heads = min((uint)TM, GROUP - first_head);
+    const bool any = first_place < end; // PoCL miscompiles a return ahead of barriers
+    __global const int *indices = indices_ + indices_off + row * topk;
+    __global const ELEM(Q_DTYPE) *q = q_ + q_off + head_row * D;
+    __global const float *dout = dout_ + dout_off + head_row * DV, *stats = rows_ + rows_off + 2 * head_row;
+    const ulong to = ((ulong)(tile / tiles) * GROUP + first_head) * pitch + first_place;
+    __global float *weights = weights_ + weights_off + to, *gradients = gradients_ + gradients_off + to;
+
+    uint keys[B_LOADS];
+    int4 seen[BLOCKS_N];
+    float4 sum[WM][BLOCKS_N], from_a[A_LOADS], from_b[B_LOADS];
+#pragma unroll
+    for (int l = 0; l < B_LOADS; ++l)
+        keys[l] = key_at(indices, first_place + B_W(item + l * ITEMS), end, b, num_keys);
+#pragma unroll
+    for (int j = 0; j < BLOCKS_N; ++j) {
+        uint place = first_place + SUM_COLUMN(j);
+        uint4 key = (uint4)(key_at(indices, place, end, b, num_keys), key_at(indices, place + 1, end, b, num_keys),
+                            key_at(indices, place + 2, end, b, num_keys), key_at(indices, place + 3, end, b, num_keys));
+        seen[j] = key != (uint4)(NO_ROW);
+    }
+
+    clear_sums(sum);
+    ADD_PRODUCTS(any ? D : 0, FETCH_SCORES)
+#pragma unroll
+    for (int i = 0; i < WM; ++i) {
+        float log_sum = SUM_ROW(i) < heads ? stats[2 * SUM_ROW(i)] : 0.0f;
+#pragma unroll
+        for (int j = 0; j < BLOCKS_N; ++j) {
+            float4 p = exp(fma((float4)(scale), sum[i][j], (float4)(-log_sum)));
+            if (SUM_ROW(i) < heads && first_place + SUM_COLUMN(j) < pitch)
+                TO_GLOBAL4(weights + (ulong)SUM_ROW(i) * pitch + SUM_COLUMN(j)) = seen[j] ? p : (float4)(0.0f);
+        }
+    }
+
+    clear_sums(sum);
+    ADD_PRODUCTS(any ? DV : 0, FETCH_UPSTREAM)
+#pragma unroll
+    for (int i = 0; i < WM; ++i) {
+        float delta = SUM_ROW(i) < heads ? stats[2 * SUM_ROW(i) + 1] : 0.0f;
+#pragma unroll
+        for (int j = 0; j < BLOCKS_N; ++j)
+            if (SUM_ROW(i) < heads && first_place + SUM_COLUMN(j) < pitch) {
+                ulong at = (ulong)SUM_ROW(i) * pitch + SUM_COLUMN(j);
+                float4 g = scale * GLOBAL4(weights + at) * (sum[i][j] - delta);
+                TO_GLOBAL4(gradients + at) = seen[j] ? g : (float4)(0.0f);
+            }
+    }
+}
+
+#elif PASS == PASS_DQ
+
+// Steps are places: four of them from a head's row of G, and the columns of their keys.
+inline void fetch_dq(__global const float *gradients, uint pitch, int heads, __global const ELEM(KV_DTYPE) *k,
+                     __global const int *indices, uint end, uint b, uint num_keys, int item, uint first, uint c0,
+                     float4 *from_a, float4 *from_b)
+{
+#pragma unroll
+    for (int l = 0; l < A_LOADS; ++l) {
+        int h = A_W(item + l * ITEMS);
+        uint place = first + A_K(item + l * ITEMS);
+        from_a[l] = (float4)(0.0f);
+        if (h < heads && place < end)
+            from_a[l] = GLOBAL4(gradients + (ulong)h * pitch + place);
+    }
+#pragma unroll
+    for (int l = 0; l < B_LOADS; ++l) {
+        uint key = key_at(indices, first + B_K(item + l * ITEMS), end, b, num_keys);
+        uint c = c0 + B_W(item + l * ITEMS);
+        from_b[l] = (float4)(0.0f);
+        if (key != NO_ROW)
+            from_b[l] = LOAD4_WITHIN(KV_DTYPE, K_VEC, D, k, (ulong)key * D, c);
+    }
+}
+
+#define FETCH_DQ(place)                                                                                                \
+    fetch_dq(gradients, pitch, heads, k_ + k_off, indices, end, b, num_keys, item, place, first_column, from_a, from_b);
+
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MANY_REGISTERS void
+backward_dq(__global const ELEM(KV_DTYPE) *k_, ulong k_off, __global const int *indices_, ulong indices_off,
+            __global const int *topk_length_, ulong topk_length_off, __global const float *gradients_,
+            ulong gradients_off, __global float *dq_, ulong dq_off, uint first_query, uint num_queries, uint num_keys,
+            uint topk, uint pitch)
+{
+    LOCAL_TILES;
+    THIS_ITEM;
+    const uint tile = get_group_id(0) / COLUMN_TILES, query = tile / HEAD_TILES;
+    const uint first_column = get_group_id(0) % COLUMN_TILES * TN, first_head = tile % HEAD_TILES * TM;
+    const ulong row = first_query + query;
+    const uint b = row / num_queries, end = row_end(topk_length_ + topk_length_off, row, topk);
+    const int heads = min((uint)TM, GROUP - first_head);
+    __global const int *indices = indices_ + indices_off + row * topk;
+    __global const float *gradients = gradients_ + gradients_off + ((ulong)query * GROUP + first_head) * pitch;
+    __global float *dq = dq_ + dq_off + (row * GROUP + first_head) * D;
+
+    float4 sum[WM][BLOCKS_N], from_a[A_LOADS], from_b[B_LOADS];
+    clear_sums(sum);
+    ADD_PRODUCTS((int)end, FETCH_DQ)
+#pragma unroll
+    for (int i = 0; i < WM; ++i)
+#pragma unroll
+        for (int j = 0; j < BLOCKS_N; ++j) {
+            float x[4];
+            vstore4(sum[i][j], 0, x);
+#pragma unroll
+            for (uint e = 0; e < 4; ++e)
+                if (SUM_ROW(i) < heads && first_column + SUM_COLUMN(j) + e < D)
+                    dq[(ulong)SUM_ROW(i) * D + first_column + SUM_COLUMN(j) + e] = x[e];
+        }
+}
+
+#elif PASS == PASS_DKV
+
+// Steps are heads: places of their rows of P or G, and columns of their queries or upstream gradients.
+inline void fetch_places(__global const float *weights, uint pitch, uint first_place, uint end, int item, int first,
+                         float4 *from_a)
+{
+#pragma unroll
+    for (int l = 0; l < A_LOADS; ++l) {
+        int h = first + A_K(item + l * ITEMS);
+        uint place = first_place + A_W(item + l * ITEMS);
+        from_a[l] = (float4)(0.0f);
+        if (h < GROUP && place < end)
+            from_a[l] = GLOBAL4(weights + (ulong)h * pitch + place);
+    }
+}
+
+#define DEFINE_FETCH_COLUMNS(name, dtype, vec, width)                                                                  \
+    inline void name(__global const ELEM(dtype) *heads, uint first_column, int item, int first, float4 *from_b)        \
+    {                                                                                                                  \
+        _Pragma("unroll") for (int l = 0; l < B_LOADS; ++l)                                                            \
+        {                                                                                                              \
+            int h = first + B_K(item + l * ITEMS);                                                                     \
+            uint c = first_column + B_W(item + l * ITEMS);                                                             \
+            from_b[l] = (float4)(0.0f);                                                                                \
+            if (h < GROUP)                                                                                             \
+                from_b[l] = LOAD4_WITHIN(dtype, vec, width, heads, (ulong)h * width, c);                               \
+        }                                                                                                              \
+    }
+DEFINE_FETCH_COLUMNS(fetch_q, Q_DTYPE, Q_VEC, D)
+DEFINE_FETCH_COLUMNS(fetch_dout, F32, DOUT_VEC, DV)
+
+#define FETCH_DK(head)                                                                                                 \
+    fetch_places(gradients, pitch, first_place, end, item, head, from_a);                                              \
+    fetch_q(q, first_column, item, head, from_b);
+#define FETCH_DV(head)                                                                                                 \
+    fetch_places(weights, pitch, first_place, end, item, head, from_a);                                                \
+    fetch_dout(dout, first_column, item, head, from_b);
+
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MANY_REGISTERS void
+backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const int *topk_length_, ulong topk_length_off,
+             __global const float *dout_, ulong dout_off, __global const float *weights_, ulong weights_off,
+             __global const float *gradients_, ulong gradients_off, __global float *places_, ulong places_off,
+             uint first_query, uint topk, uint pitch)
+{
+    LOCAL_TILES;
+    THIS_ITEM;
+    const uint tile = get_group_id(0) / COLUMN_TILES, tiles = (topk + TM - 1) / TM, query = tile / tiles;
+    const uint first_column = get_group_id(0) % COLUMN_TILES * TN, first_place = tile % tiles * TM;
+    const ulong row = first_query + query;
+    const uint end = row_end(topk_length_ + topk_length_off, row, topk);
+    const int heads = first_place < end ? GROUP : 0; // PoCL miscompiles a return ahead of barriers
+    __global const ELEM(Q_DTYPE) *q = q_ + q_off + row * GROUP * D;
+    __global const float *dout = dout_ + dout_off + row * GROUP * DV;
+    __global const float *weights = weights_ + weights_off + (ulong)query * GROUP * pitch;
+    __global const float *gradients = gradients_ + gradients_off + (ulong)query * GROUP * pitch;
+    __global float *places = places_ + places_off + ((ulong)query * topk + first_place) * ROW + first_column;
+
+    float4 sum[WM][BLOCKS_N], from_a[A_LOADS], from_b[B_LOADS];
+    clear_sums(sum);
+    ADD_PRODUCTS(heads, FETCH_DK)
+    ADD_PRODUCTS(first_column < DV ? heads : 0, FETCH_DV)
+#pragma unroll
+    for (int i = 0; i < WM; ++i)
+#pragma unroll
+        for (int j = 0; j < BLOCKS_N; ++j)
+            if (first_place + SUM_ROW(i) < end && first_column + SUM_COLUMN(j) < ROW)
+                TO_GLOBAL4(places + (ulong)SUM_ROW(i) * ROW + SUM_COLUMN(j)) = sum[i][j];
+}
+
+#else
+
+#define SUM_WG 64
+#define OWNED ((D + SUM_WG - 1) / SUM_WG) // columns of a work-item
+
+// The first of entries i .. end - 1, which ascend by query, that is not before place `from` of the batch element.
+inline uint first_entry(__global const uint *entry, uint i, uint end, uint from)
+{
+    while (i < end) {
+        uint middle = i + (end - i) / 2;
+        if (entry[middle] < from)
+            i = middle + 1;
+        else
+            end = middle;
+    }
+    return i;
+}
+
+__kernel __attribute__((reqd_work_group_size(SUM_WG, 1, 1))) void
+backward_sum(__global const float *places_, ulong places_off, __global const uint *start_, ulong start_off,
+             __global const uint *entry_, ulong entry_off, __global float *dk_, ulong dk_off, uint first_query,
+             uint slab_queries, uint num_queries, uint num_keys, uint topk)
+{
+    const uint b = first_query / num_queries + get_group_id(0) / num_keys, t = get_group_id(0) % num_keys;
+    // The slab's queries of this batch element, counted from its first.
+    const uint before = b * num_queries, low = max(first_query, before) - before;
+    const uint high = min(first_query + slab_queries, before + num_queries) - before;
+    __global const uint *start = start_ + start_off + (ulong)b * (num_keys + 1) + t;
+    __global const uint *entry = entry_ + entry_off + (ulong)b * num_queries * topk;
+    __global const float *places = places_ + places_off + ((long)before - (long)first_query) * topk * ROW;
+    __global float *dk = dk_ + dk_off + ((ulong)b * num_keys + t) * D;
+    const uint first = first_entry(entry, start[0], start[1], low * topk);
+    const uint end = first_entry(entry, first, start[1], high * topk);
+
+    float sum[OWNED];
+#pragma unroll
+    for (uint i = 0; i < OWNED; ++i) {
+        uint c = get_local_id(0) + i * SUM_WG;
+        sum[i] = low > 0 && c < D ? dk[c] : 0.0f;
+    }
+    for (uint at = first; at < end; ++at) {
+        __global const float *row = places + (ulong)entry[at] * ROW;
+#pragma unroll
+        for (uint i = 0; i < OWNED; ++i) {
+            uint c = get_local_id(0) + i * SUM_WG;
+            sum[i] += c < D ? row[c] : 0.0f;
+        }
+    }
+#pragma unroll
+    for (uint i = 0; i < OWNED; ++i) {
+        uint c = get_local_id(0) + i * SUM_WG;
+        if (c < D)
+            dk[c] = sum[i];
+    }
+}
+
+#endif
