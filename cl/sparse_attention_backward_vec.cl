@@ -8,7 +8,7 @@
 // dk and dv, so there are neither races nor atomics; sparse_attention_backward_sum then adds the splits in order. Few
 // heads to a kv head sum dk and dv key by key through an index (BY_KEY), many scatter them list by list.
 //
-//   partial [splits, B*Hk, T*16*KVEC (+ T*16*VVEC)]    dk of all keys, then dv of all keys
+//   partial [splits, B*Hk, T*LANES*KVEC (+ T*LANES*VVEC)]    dk of all keys, then dv of all keys
 //   partial_sink [splits, B*Hk, GROUP]
 //
 // Called by cldsa_sparse_attention_backward (variant vec).
@@ -17,12 +17,12 @@
 #include "sparse_attention_vec.clh"
 
 // Floats of a key's gradients in `partial`: dk and dv. In latent form dv goes into the front of dk.
-#define GRAD_PITCH (16 * (KVEC + (LATENT ? 0 : VVEC)))
-#define DV_PITCH   (16 * (LATENT ? KVEC : VVEC))
+#define GRAD_PITCH (LANES * (KVEC + (LATENT ? 0 : VVEC)))
+#define DV_PITCH   (LANES * (LATENT ? KVEC : VVEC))
 
 DEFINE_DOTS(dots_k, KVEC, D, K_ROW)
 DEFINE_DOTS(dots_v, VVEC, DV, V_ROW)
-DEFINE_WEIGHTED_SUM(weighted_sum_k, KVEC, D, K_ROW, KCT)
+DEFINE_WEIGHTED_SUM(weighted_sum_k, KVEC, D, K_ROW, DIVISOR(KVEC, SUM_MOST))
 
 #ifndef BY_KEY
 #define BY_KEY 0 // 1: an index says which places of a work-item's lists name a key; not in latent form
@@ -80,32 +80,38 @@ __kernel void sparse_attention_backward_index(__global const int *indices_, ulon
     }
 }
 
-// Key by key, dk += ds q and dv += p dout of the places that the index names, KCT and VCT vectors of columns at a time.
+// Both gradients' accumulators take registers at a time.
+#define KEY_KCT DIVISOR(KVEC, 4)
+#define KEY_VCT DIVISOR(VVEC, 4)
+
+// Key by key, dk += ds q and dv += p dout of the places that the index names, KEY_KCT and KEY_VCT vectors of columns at
+// a time.
 INLINE void add_by_key(__global float *dk_, __global float *dv_, __global const uint *index, const float *ds,
-                       const float *p, const float16 *q, const float16 *dout)
+                       const float *p, const wide *q, const wide *dout)
 {
     uint words = index[0];
     for (uint w = 1; w < words; w += 2 + index[w + 1]) {
-        __global float16 *dk = (__global float16 *)(dk_ + (ulong)index[w] * 16 * KVEC);
-        __global float16 *dv = (__global float16 *)(dv_ + (ulong)index[w] * 16 * VVEC);
+        __global wide *dk = (__global wide *)(dk_ + (ulong)index[w] * LANES * KVEC);
+        __global wide *dv = (__global wide *)(dv_ + (ulong)index[w] * LANES * VVEC);
         uint end = w + 2 + index[w + 1];
-        for (int k0 = 0, v0 = 0; k0 < KVEC || v0 < VVEC; k0 += KCT, v0 += VCT) {
-            float16 a[KCT], g[VCT];
-            _Pragma("unroll") for (int c = 0; c < KCT; ++c) a[c] = k0 < KVEC ? dk[k0 + c] : (float16)(0.0f);
-            _Pragma("unroll") for (int c = 0; c < VCT; ++c) g[c] = v0 < VVEC ? dv[v0 + c] : (float16)(0.0f);
+        for (int k0 = 0, v0 = 0; k0 < KVEC || v0 < VVEC; k0 += KEY_KCT, v0 += KEY_VCT) {
+            wide a[KEY_KCT], g[KEY_VCT];
+            _Pragma("unroll") for (int c = 0; c < KEY_KCT; ++c) a[c] = k0 < KVEC ? dk[k0 + c] : (wide)(0.0f);
+            _Pragma("unroll") for (int c = 0; c < KEY_VCT; ++c) g[c] = v0 < VVEC ? dv[v0 + c] : (wide)(0.0f);
             for (uint e = w + 2; e < end; ++e)
                 for (int h = 0; h < HEADS; ++h) {
                     uint row = (index[e] >> 16) * HEADS + h, at = (index[e] & 0xffff) + h * PLACES;
-                    float16 x = (float16)(ds[at]), y = (float16)(p[at]);
+                    wide x = (wide)(ds[at]), y = (wide)(p[at]);
                     if (k0 < KVEC)
-                        _Pragma("unroll") for (int c = 0; c < KCT; ++c) a[c] = fma(x, q[row * KVEC + k0 + c], a[c]);
+                        _Pragma("unroll") for (int c = 0; c < KEY_KCT; ++c) a[c] = fma(x, q[row * KVEC + k0 + c], a[c]);
                     if (v0 < VVEC)
-                        _Pragma("unroll") for (int c = 0; c < VCT; ++c) g[c] = fma(y, dout[row * VVEC + v0 + c], g[c]);
+                        _Pragma("unroll") for (int c = 0; c < KEY_VCT; ++c) g[c] =
+                            fma(y, dout[row * VVEC + v0 + c], g[c]);
                 }
             if (k0 < KVEC)
-                _Pragma("unroll") for (int c = 0; c < KCT; ++c) dk[k0 + c] = a[c];
+                _Pragma("unroll") for (int c = 0; c < KEY_KCT; ++c) dk[k0 + c] = a[c];
             if (v0 < VVEC)
-                _Pragma("unroll") for (int c = 0; c < VCT; ++c) dv[v0 + c] = g[c];
+                _Pragma("unroll") for (int c = 0; c < KEY_VCT; ++c) dv[v0 + c] = g[c];
         }
     }
 }
@@ -113,22 +119,22 @@ INLINE void add_by_key(__global float *dk_, __global float *dv_, __global const 
 // gradient[t] += sum over heads of weight[h][j] * rows[h], for the j-th gathered key t, in order: a key that stands
 // twice in the list is added to twice.
 #define DEFINE_SCATTER(name, NVEC, PITCH, CT)                                                                          \
-    INLINE void name(__global float *gradient, const uint *list, int n, const float *weight, const float16 *rows)      \
+    INLINE void name(__global float *gradient, const uint *list, int n, const float *weight, const wide *rows)      \
     {                                                                                                                  \
         for (int j = 0; j < n; ++j) {                                                                                  \
-            __global float16 *to = (__global float16 *)(gradient + (ulong)list[j] * PITCH);                            \
+            __global wide *to = (__global wide *)(gradient + (ulong)list[j] * PITCH);                            \
             for (int c = 0; c < NVEC; c += CT) {                                                                       \
-                float16 a[CT];                                                                                         \
+                wide a[CT];                                                                                         \
                 _Pragma("unroll") for (int v = 0; v < CT; ++v) a[v] = to[c + v];                                       \
                 for (int h = 0; h < HEADS; ++h) {                                                                      \
-                    float16 w = (float16)(weight[h * PLACES + j]);                                                     \
+                    wide w = (wide)(weight[h * PLACES + j]);                                                     \
                     _Pragma("unroll") for (int v = 0; v < CT; ++v) a[v] = fma(w, rows[h * NVEC + c + v], a[v]);        \
                 }                                                                                                      \
                 _Pragma("unroll") for (int v = 0; v < CT; ++v) to[c + v] = a[v];                                       \
             }                                                                                                          \
         }                                                                                                              \
     }
-DEFINE_SCATTER(scatter_k, KVEC, 16 * KVEC, KCT)
+DEFINE_SCATTER(scatter_k, KVEC, LANES * KVEC, KCT)
 DEFINE_SCATTER(scatter_v, VVEC, DV_PITCH, VCT)
 
 // dots of q.k and dout.v to P and dS for one head; lanes from n up to a multiple of 16 become 0.
@@ -165,20 +171,20 @@ __kernel void sparse_attention_backward_vec(
     uint first = (uint)((ulong)blocks * split / num_splits) * QUERIES;
     uint last = min((uint)((ulong)blocks * (split + 1) / num_splits) * QUERIES, num_queries);
 
-    __global float *partial_v = partial + (LATENT ? 0 : (ulong)num_keys * 16 * KVEC);
+    __global float *partial_v = partial + (LATENT ? 0 : (ulong)num_keys * LANES * KVEC);
     float keep[HEADS];
     for (int h = 0; h < HEADS; ++h)
         keep[h] = 1.0f;
 
-    for (ulong i = 0; i < (ulong)num_keys * GRAD_PITCH; i += 16)
-        *(__global float16 *)(partial + i) = (float16)(0.0f);
+    for (ulong i = 0; i < (ulong)num_keys * GRAD_PITCH; i += LANES)
+        *(__global wide *)(partial + i) = (wide)(0.0f);
     for (uint block = 0; block < GROUP; block += HEADS) {
         uint first_head = kv_head * GROUP + block, live_heads = min((uint)HEADS, GROUP - block);
         float sink_gradient[HEADS];
         for (int h = 0; h < HEADS; ++h)
             sink_gradient[h] = 0.0f;
         for (uint s = first; s < last; s += QUERIES) {
-            float16 q[QUERIES * HEADS * KVEC], dq[QUERIES * HEADS * KVEC], dout[QUERIES * HEADS * VVEC];
+            wide q[QUERIES * HEADS * KVEC], dq[QUERIES * HEADS * KVEC], dout[QUERIES * HEADS * VVEC];
             float log_sum[QUERIES * HEADS], delta[QUERIES * HEADS];
             int rows = (int)min((uint)QUERIES, last - s), next[QUERIES], end[QUERIES];
             for (int i = 0; i < QUERIES; ++i) {
@@ -193,18 +199,18 @@ __kernel void sparse_attention_backward_vec(
                     // Heads beyond the last repeat it with an infinite L, so that their weights are 0.
                     ulong at = row * num_heads + first_head + min(h, live_heads - 1);
                     uint r = i * HEADS + h;
-                    float16 product = (float16)(0.0f);
+                    wide product = (wide)(0.0f);
                     for (int c = 0; c < KVEC; ++c) {
                         q[r * KVEC + c] = load_q(q_, q_off + at * D, c, D);
-                        dq[r * KVEC + c] = (float16)(0.0f);
+                        dq[r * KVEC + c] = (wide)(0.0f);
                     }
                     for (int c = 0; c < VVEC; ++c) {
-                        float16 g = load_f32(dout_, dout_off + at * DV, c, DV);
+                        wide g = load_f32(dout_, dout_off + at * DV, c, DV);
                         dout[r * VVEC + c] = g;
                         product = fma(g, load_f32(out_, out_off + at * DV, c, DV), product);
                     }
                     float lse = h < live_heads ? lse_[lse_off + at] : INFINITY;
-                    delta[r] = sum16(product);
+                    delta[r] = WIDE_SUM(product);
                     log_sum[r] = lse;
 #if HAS_SINK
                     float sink = attn_sink_[attn_sink_off + first_head + min(h, live_heads - 1)];
@@ -272,11 +278,11 @@ __kernel void sparse_attention_backward_vec(
 #define WANT_SINK 0 // 1: the sum writes dsink
 #endif
 
-INLINE float16 sum_splits(__global const float *from, ulong vector, uint num_splits, ulong split)
+INLINE wide sum_splits(__global const float *from, ulong vector, uint num_splits, ulong split)
 {
-    float16 sum = vload16(vector, from);
+    wide sum = WIDE_AT(vector, from);
     for (uint i = 1; i < num_splits; ++i)
-        sum += vload16(vector, from + i * split);
+        sum += WIDE_AT(vector, from + i * split);
     return sum;
 }
 

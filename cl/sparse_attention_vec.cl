@@ -22,7 +22,7 @@
 #endif
 
 DEFINE_DOTS(dots_k, KVEC, D, K_ROW)
-DEFINE_WEIGHTED_SUM(weighted_sum_v, VVEC, DV, V_ROW, VCT)
+DEFINE_WEIGHTED_SUM(weighted_sum_v, VVEC, DV, V_ROW, DIVISOR(VVEC, SUM_MOST))
 
 // Scores to weights in place for one head; lanes from n up to a multiple of 16 become 0. Returns the factor by which
 // earlier sums shrink.
@@ -53,18 +53,18 @@ INLINE float softmax_step(float *dots, int n, float *maximum, float *sum)
 #define STORE_WHOLE_F16  0
 #define STORE_WHOLE_BF16 0
 
-INLINE void store_out(float16 v, __global ELEM(O_DTYPE) *out, ulong at, int c)
+INLINE void store_out(wide v, __global ELEM(O_DTYPE) *out, ulong at, int c)
 {
-    bool whole = DV % 16 == 0 || 16 * c + 16 <= DV;
+    bool whole = DV % 16 == 0 || LANES * c + LANES <= DV;
     if (STORE_WHOLE(O_DTYPE) && whole) {
-        *(__global float16_loose *)((__global float *)out + at + 16 * c) = v;
+        *(__global wide_loose *)((__global float *)out + at + LANES * c) = v;
         return;
     }
-    float x[16];
-    vstore16(v, 0, x);
-    int end = min(16, DV - 16 * c);
+    float x[LANES];
+    WIDE_TO(v, x);
+    int end = min(LANES, DV - LANES * c);
     for (int i = 0; i < end; ++i)
-        STORE(O_DTYPE, out, at + 16 * c + i, x[i]);
+        STORE(O_DTYPE, out, at + LANES * c + i, x[i]);
 }
 
 __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, kv_elem *k_, ulong k_off,
@@ -84,7 +84,7 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
 
     uint first = get_global_id(0) * QUERIES;
     int rows = (int)min((uint)QUERIES, num_queries - first);
-    float16 q[QUERIES * HEADS * KVEC], sum[QUERIES * HEADS * VVEC];
+    wide q[QUERIES * HEADS * KVEC], sum[QUERIES * HEADS * VVEC];
     float maximum[QUERIES * HEADS], total[QUERIES * HEADS];
     int next[QUERIES], end[QUERIES];
     for (int i = 0; i < QUERIES; ++i) {
@@ -100,7 +100,7 @@ __kernel void sparse_attention_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off
             for (int c = 0; c < KVEC; ++c)
                 q[(i * HEADS + h) * KVEC + c] = scale * load_q(q_, at, c, D);
             for (int c = 0; c < VVEC; ++c)
-                sum[(i * HEADS + h) * VVEC + c] = (float16)(0.0f);
+                sum[(i * HEADS + h) * VVEC + c] = (wide)(0.0f);
             maximum[i * HEADS + h] = -INFINITY;
             total[i * HEADS + h] = 0.0f;
         }

@@ -184,6 +184,7 @@ void cldsa_sparse_vec_defaults(const cldsa_run *run, int *tune) {
     const int64_t *d = run->dims;
     int64_t heads = cldsa_sparse_group(run), rows = d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_S];
     int64_t items = ITEMS_PER_UNIT * cldsa_context_device_info(run->ctx)->compute_units;
+    tune[3] = cldsa_context_capabilities(run->ctx)->vector_width >= 16 ? 16 : 8;
     if (heads >= 4)
         return;
     tune[1] = 256;
@@ -196,7 +197,8 @@ static const cldsa_variant vec = {
     .file = "sparse_attention_vec.cl",
     .tunables = {{"QUERIES", 1, {1, 2, 4, 8, 16, 32, 64, 128}, "queries per work-item, taken together"},
                  {"KEYS", 64, {32, 64, 128, 256}, "gathered rows per query and step"},
-                 {"MAX_HEADS", 16, {4, 8, 16, 32}, "heads per work-item, at most"}},
+                 {"MAX_HEADS", 16, {4, 8, 16, 32}, "heads per work-item, at most"},
+                 CLDSA_SPARSE_LANES},
     .can_run = cldsa_sparse_vec_can_run,
     .defaults = cldsa_sparse_vec_defaults,
     .legal = cldsa_sparse_vec_legal,

@@ -61,8 +61,13 @@ void cldsa_sparse_row_options(const cldsa_sparse_rows *k, const cldsa_sparse_row
 /* Heads of a kv head that one work-item takes, at most `most`. */
 int cldsa_sparse_heads(const cldsa_run *run, int most);
 
-/* QUERIES, KEYS and MAX_HEADS are the first tunables of both operations. Where few heads share a gathered row, queries
- * must: as many as leave every compute unit several work-items, and as a thread's stack holds. */
+/* A register tile is as many accumulators as a vector has lanes (cl/lanes_vec.clh). By default vectors are those of the
+ * CPU: of 16 floats, or of 8, since vectors of 16 in 16 registers of 8 spill. */
+#define CLDSA_SPARSE_LANES                                                                                             \
+    { "LANES", 16, {8, 16}, "floats of a vector, accumulators of a register tile" }
+
+/* QUERIES, KEYS, MAX_HEADS and LANES are the first tunables of both operations. Where few heads share a gathered row,
+ * queries must: as many as leave every compute unit several work-items, and as a thread's stack holds. */
 void cldsa_sparse_vec_defaults(const cldsa_run *run, int *tune);
 bool cldsa_sparse_vec_legal(const cldsa_run *run, const int *tune);
 

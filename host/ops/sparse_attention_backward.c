@@ -181,6 +181,7 @@ static const cldsa_variant vec = {
     .tunables = {{"QUERIES", 1, {1, 2, 4, 8, 16, 32, 64, 128}, "queries taken together"},
                  {"KEYS", 64, {32, 64, 128, 256}, "gathered rows per query and step"},
                  {"MAX_HEADS", 16, {4, 8, 16}, "heads per work-item at a time, at most"},
+                 CLDSA_SPARSE_LANES,
                  {"WAVES", 1, {1, 2, 4}, "work-items per compute unit"},
                  {"ROWS", 16, {8, 16, 32, 64}, "keys per work-item of the sum over splits"}},
     .can_run = cldsa_sparse_vec_can_run,

@@ -223,16 +223,21 @@ static const harness_case row_backward_cases[] = {
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
-        {.op = &cldsa_op_sparse_attention, .tunables = "simt:SPLIT=4; tile:SPLIT=3,ROWS=2", HARNESS_CASES(cases)},
-        {.op = &cldsa_op_sparse_attention, .tunables = "QUERIES=4,KEYS=32", HARNESS_CASES(row_cases)},
+        {.op = &cldsa_op_sparse_attention,
+         .tunables = "LANES=8; LANES=16; simt:SPLIT=4; tile:SPLIT=3,ROWS=2",
+         HARNESS_CASES(cases)},
+        {.op = &cldsa_op_sparse_attention,
+         .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16",
+         HARNESS_CASES(row_cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
+         .tunables = "LANES=8; LANES=16",
          HARNESS_CASES(backward_cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
-         .tunables = "QUERIES=4,KEYS=32",
+         .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16",
          HARNESS_CASES(row_backward_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
