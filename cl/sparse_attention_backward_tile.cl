@@ -31,7 +31,7 @@
 #define HEAD_TILE 128 // heads of a work-group (16, 32, 64, 128)
 #endif
 #ifndef KEY_TILE
-#define KEY_TILE 64 // places of a work-group (64, 128)
+#define KEY_TILE 128 // places of a work-group (64, 128)
 #endif
 #ifndef COLUMN_TILE
 #define COLUMN_TILE 128 // columns of a work-group (64, 128, 192)

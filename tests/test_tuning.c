@@ -45,17 +45,21 @@ static const char *database_text(description is, const char *entries) {
     return texts[next];
 }
 
-/* A product of this size, fastest by simt. */
-static const char *entry_text(int size, const char *params, const char *tunables, const char *hash) {
+/* A product of this size, fastest by simt, whose tunables gained this against the defaults. */
+static const char *gaining_text(int size, const char *params, const char *tunables, const char *hash, double gain) {
     static char texts[8][1024];
     static int next;
     next = (next + 1) % 8;
     snprintf(texts[next], sizeof texts[next],
              "{\"op\":\"gemm\",\"class\":\"size%d\",\"dims\":{\"Z\":1,\"M\":%d,\"N\":%d,\"K\":%d},"
              "\"params\":\"%s\",\"dtypes\":\"F32,F32\",\"variant\":\"simt\",\"variants\":[{\"variant\":\"simt\","
-             "\"tunables\":%s,\"source\":\"%s\",\"seconds\":1e-3,\"default_seconds\":2e-3}]}",
-             size, size, size, size, params, tunables, hash);
+             "\"tunables\":%s,\"source\":\"%s\",\"seconds\":1e-3,\"default_seconds\":%g}]}",
+             size, size, size, size, params, tunables, hash, gain * 1e-3);
     return texts[next];
+}
+
+static const char *entry_text(int size, const char *params, const char *tunables, const char *hash) {
+    return gaining_text(size, params, tunables, hash, 2);
 }
 
 /* Uses a database of the device as described with these entries. */
@@ -139,6 +143,26 @@ static void takes_the_nearest_shape(void **state) {
     assert_int_equal(plan_args(&long_rows).match, CLDSA_TUNING_EXACT);
     long_rows = product(64, 15, 64);
     assert_int_equal(plan_args(&long_rows).match, CLDSA_TUNING_NONE);
+}
+
+/* A tenth of the gain per doubling, and a product has three extents. */
+static void small_gains_stay_near(void **state) {
+    (void)state;
+    cldsa_gemm_args wide = product(64, 128, 64);
+    use(same, gaining_text(64, "", TILES_32, source, 1.11));
+    assert_int_equal(tuned_tile(64), 32);
+    assert_int_equal(plan_args(&wide).tune[0], 32); /* one doubling */
+    assert_int_equal(plan(128).match, CLDSA_TUNING_EXACT);
+    assert_string_equal(plan(128).variant->name, "simt"); /* what is fastest there is the best guess */
+    assert_int_not_equal(plan(128).tune[0], 32);          /* with the defaults for 128 */
+    use(same, gaining_text(64, "", TILES_32, source, 1.09));
+    assert_int_equal(tuned_tile(64), 32);
+    assert_int_not_equal(plan_args(&wide).tune[0], 32);
+    use(same, gaining_text(64, "", TILES_32, source, 1.34));
+    assert_int_equal(tuned_tile(128), 32);
+    use(same, gaining_text(64, "", TILES_32, source, 0)); /* nobody knows */
+    assert_int_equal(tuned_tile(64), 32);
+    assert_int_not_equal(plan(65).tune[0], 32);
 }
 
 static void holds_params_and_dtypes_apart(void **state) {
@@ -404,6 +428,7 @@ int main(void) {
         cmocka_unit_test(takes_the_nearest_device),
         cmocka_unit_test(asks_nearer_databases_first),
         cmocka_unit_test(takes_the_nearest_shape),
+        cmocka_unit_test(small_gains_stay_near),
         cmocka_unit_test(holds_params_and_dtypes_apart),
         cmocka_unit_test(passes_over_what_does_not_fit),
         cmocka_unit_test(forced_beats_database_beats_default),

@@ -209,14 +209,16 @@ static int column_tile(int64_t columns) {
     return cldsa_round_up(columns, 192) < cldsa_round_up(columns, 128) ? 192 : 128;
 }
 
-/* Large tiles reuse most; but none of heads or columns that do not exist. */
+/* Large tiles reuse most; but none of heads, places or columns that do not exist. */
 static void tile_defaults(const cldsa_run *run, int *tune) {
     enum { SMALL = 64, FEWEST_HEADS = 16 };
     const int64_t *d = run->dims;
     tune[TILE_UNROLL] = cldsa_default_unroll(run);
     tune[TUNE_COLUMN_TILE] = d[SPARSE_D] <= SMALL ? SMALL : column_tile(d[SPARSE_D]);
+    if (d[SPARSE_K] <= SMALL)
+        tune[TUNE_KEY_TILE] = SMALL;
     if (cldsa_few_registers(run)) {
-        tune[TUNE_COLUMN_TILE] = SMALL;
+        tune[TUNE_KEY_TILE] = tune[TUNE_COLUMN_TILE] = SMALL;
         tune[TUNE_WM] = tune[TUNE_WN] = 4;
     }
     while (tune[TUNE_HEAD_TILE] > FEWEST_HEADS &&
@@ -225,7 +227,7 @@ static void tile_defaults(const cldsa_run *run, int *tune) {
     if (tune[TUNE_HEAD_TILE] <= SMALL)
         tune[TUNE_WM] = 4; /* else too few work-items */
     if (!tile_legal(run, tune)) /* too many work-items, or too much local memory */
-        tune[TUNE_COLUMN_TILE] = SMALL;
+        tune[TUNE_KEY_TILE] = tune[TUNE_COLUMN_TILE] = SMALL;
     while (tune[TUNE_TK] > 4 && !tile_legal(run, tune))
         tune[TUNE_TK] /= 2;
 }
@@ -362,7 +364,7 @@ const cldsa_variant cldsa_sparse_attention_backward_tile = {
     .name = "tile",
     .file = "sparse_attention_backward_tile.cl",
     .tunables = {{"HEAD_TILE", 128, {16, 32, 64, 128}, "heads of a work-group"},
-                 {"KEY_TILE", 64, {64, 128}, "places of a work-group"},
+                 {"KEY_TILE", 128, {64, 128}, "places of a work-group"},
                  {"COLUMN_TILE", 128, {64, 128, 192}, "columns of a work-group"},
                  {"TK", 16, {8, 16, 32}, "steps of a reduction per local tile"},
                  {"WM", 8, {4, 8}, "rows per work-item: heads, or places"},

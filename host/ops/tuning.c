@@ -132,7 +132,8 @@ static bool is_value(const cldsa_tunable *tunable, int fallback, int value) {
     return found;
 }
 
-static bool fits(const cldsa_run *call, const tuning_values *tuned, int tune[CLDSA_MAX_TUNABLES]) {
+/* Those of the tunables that are `given`, defaults for the rest. */
+static bool fits(const cldsa_run *call, const tuning_values *tuned, unsigned given, int tune[CLDSA_MAX_TUNABLES]) {
     const cldsa_variant *variant = tuned->variant;
     cldsa_run run = *call;
     run.variant = variant;
@@ -140,7 +141,7 @@ static bool fits(const cldsa_run *call, const tuning_values *tuned, int tune[CLD
         return false;
     cldsa_run_defaults(&run, variant, tune);
     for (int i = 0; i < CLDSA_MAX_TUNABLES && variant->tunables[i].name; ++i)
-        if (tuned->given & (1u << i)) {
+        if (given & (1u << i)) {
             if (!is_value(&variant->tunables[i], tune[i], tuned->values[i]))
                 return false;
             tune[i] = tuned->values[i];
@@ -148,18 +149,20 @@ static bool fits(const cldsa_run *call, const tuning_values *tuned, int tune[CLD
     return !variant->legal || variant->legal(&run, tune);
 }
 
-/* The entry's fastest variant, or the one that is asked for. */
-static bool take(const tuning_entry *entry, const cldsa_run *run, const char *variant, cldsa_tuning_choice *out) {
+/* The entry's fastest variant, or the one that is asked for; its tunables too, if they reach as far as the call. */
+static bool take(const tuning_entry *entry, float away, const cldsa_run *run, const char *variant,
+                 cldsa_tuning_choice *out) {
     for (int i = 0; i < entry->num_variants; ++i) {
         const tuning_values *tuned = &entry->variants[i];
         if (variant ? strcmp(tuned->variant->name, variant) != 0 : tuned->variant != entry->fastest)
             continue;
-        if (!fits(run, tuned, out->tune))
+        const bool reached = away <= tuned->reach;
+        if (!fits(run, tuned, reached ? tuned->given : 0, out->tune))
             return false;
         out->match = entry->match;
         out->chosen = tuned->variant;
         snprintf(out->variant, sizeof out->variant, "%s", tuned->variant->name);
-        memcpy(out->tunables, tuned->text, sizeof out->tunables);
+        snprintf(out->tunables, sizeof out->tunables, "%s", reached ? tuned->text : "");
         memcpy(out->from, entry->from, sizeof out->from);
         return true;
     }
@@ -183,7 +186,7 @@ static bool take_nearest(const tuning_entry *first, const tuning_entry *end, con
         }
         if (!nearest)
             return false;
-        if (take(nearest, place->run, variant, out))
+        if (take(nearest, best, place->run, variant, out))
             return true;
         last = best;
         tried = nearest;

@@ -6,10 +6,12 @@
 
 #include <cjson/cJSON.h>
 
-/* What was measured for one variant: values[i] of tunables[i] where bit i of `given` is set. */
+/* What was measured for one variant: values[i] of tunables[i] where bit i of `given` is set, for calls at most `reach`
+ * doublings away. */
 typedef struct tuning_values {
     const cldsa_variant *variant;
     unsigned given;
+    float reach;
     int values[CLDSA_MAX_TUNABLES];
     char text[256];
 } tuning_values;

@@ -162,6 +162,14 @@ static const char *hash_of(loader *l, const cldsa_variant *variant) {
     return hash->text;
 }
 
+/* Without times nobody knows what the tunables gain: they hold for the shape itself. */
+static float read_reach(const cJSON *json) {
+    const double seconds = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "seconds"));
+    const double fallback = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "default_seconds"));
+    const double gain = fallback / seconds;
+    return gain > 1 && isfinite(gain) ? (float)(log(gain) / log(CLDSA_TUNING_GAIN_PER_DOUBLING)) : 0;
+}
+
 static bool read_values(loader *l, const cldsa_op *op, const cJSON *json, tuning_values *out) {
     const char *name = cldsa_json_text(json, "variant");
     *out = (tuning_values){.variant = cldsa_find_variant(op, name)};
@@ -174,6 +182,7 @@ static bool read_values(loader *l, const cldsa_op *op, const cJSON *json, tuning
         ++l->stale;
         return false;
     }
+    out->reach = read_reach(json);
     const cJSON *value;
     cJSON_ArrayForEach(value, object_of(json, "tunables")) {
         int index = cldsa_find_tunable(out->variant, value->string, strlen(value->string));
