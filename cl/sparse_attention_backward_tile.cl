@@ -36,6 +36,12 @@
 #ifndef COLUMN_TILE
 #define COLUMN_TILE 128 // columns of a work-group (64, 128, 192)
 #endif
+#ifndef WH
+#define WH 8 // heads of a work-item (4, 8)
+#endif
+#ifndef WP
+#define WP 8 // places of a work-item where they are the rows (4, 8)
+#endif
 #ifndef Q_VEC
 #define Q_VEC 0 // 1: rows of q begin on 4 elements, and D is a multiple of 4
 #endif
@@ -52,16 +58,19 @@
 #if PASS == PASS_SCORES
 #define TM HEAD_TILE
 #define TN KEY_TILE
+#define WM WH
 #define A_ALONG_K 1
 #define B_ALONG_K 1
 #elif PASS == PASS_DQ
 #define TM HEAD_TILE
 #define TN COLUMN_TILE
+#define WM WH
 #define A_ALONG_K 1
 #define B_ALONG_K 0
 #else
 #define TM KEY_TILE
 #define TN COLUMN_TILE
+#define WM WP
 #define A_ALONG_K 0
 #define B_ALONG_K 0
 #endif
