@@ -36,6 +36,12 @@
 #ifndef COLUMN_TILE
 #define COLUMN_TILE 128 // columns of a work-group (64, 128, 192)
 #endif
+#ifndef WH
+#define WH 8 // heads of a work-item (4, 8)
+#endif
+#ifndef WP
+#define WP 8 // places of a work-item where they are the rows (4, 8)
+#endif
 #ifndef Q_VEC
 #define Q_VEC 0 // 1: rows of q begin on 4 elements, and D is a multiple of 4
 #endif
@@ -52,16 +58,19 @@
 #if PASS == PASS_SCORES
 #define TM HEAD_TILE
 #define TN KEY_TILE
+#define WM WH
 #define A_ALONG_K 1
 #define B_ALONG_K 1
 #elif PASS == PASS_DQ
 #define TM HEAD_TILE
 #define TN COLUMN_TILE
+#define WM WH
 #define A_ALONG_K 1
 #define B_ALONG_K 0
 #else
 #define TM KEY_TILE
 #define TN COLUMN_TILE
+#define WM WP
 #define A_ALONG_K 0
 #define B_ALONG_K 0
 #endif
@@ -86,6 +95,12 @@ inline uint key_at(__global const int *indices, uint place, uint end, uint b, ui
 }
 
 #if PASS == PASS_SCORES
+
+inline uint4 keys_at(__global const int *indices, uint place, uint end, uint b, uint num_keys)
+{
+    return (uint4)(key_at(indices, place, end, b, num_keys), key_at(indices, place + 1, end, b, num_keys),
+                   key_at(indices, place + 2, end, b, num_keys), key_at(indices, place + 3, end, b, num_keys));
+}
 
 inline void fetch_scores(__global const ELEM(Q_DTYPE) *q, int heads, __global const ELEM(KV_DTYPE) *k,
                          const uint *keys, int item, int c0, float4 *from_a, float4 *from_b)
@@ -152,43 +167,37 @@ backward_scores(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const EL
     __global float *weights = weights_ + weights_off + to, *gradients = gradients_ + gradients_off + to;
 
     uint keys[B_LOADS];
-    int4 seen[BLOCKS_N];
     float4 sum[WM][BLOCKS_N], from_a[A_LOADS], from_b[B_LOADS];
 #pragma unroll
     for (int l = 0; l < B_LOADS; ++l)
         keys[l] = key_at(indices, first_place + B_W(item + l * ITEMS), end, b, num_keys);
-#pragma unroll
-    for (int j = 0; j < BLOCKS_N; ++j) {
-        uint place = first_place + SUM_COLUMN(j);
-        uint4 key = (uint4)(key_at(indices, place, end, b, num_keys), key_at(indices, place + 1, end, b, num_keys),
-                            key_at(indices, place + 2, end, b, num_keys), key_at(indices, place + 3, end, b, num_keys));
-        seen[j] = key != (uint4)(NO_ROW);
-    }
 
     clear_sums(sum);
     ADD_PRODUCTS(any ? D : 0, FETCH_SCORES)
 #pragma unroll
-    for (int i = 0; i < WM; ++i) {
-        float log_sum = SUM_ROW(i) < heads ? stats[2 * SUM_ROW(i)] : 0.0f;
+    for (int j = 0; j < BLOCKS_N; ++j) {
+        const uint place = first_place + SUM_COLUMN(j);
+        const int4 seen = keys_at(indices, place, end, b, num_keys) != (uint4)(NO_ROW);
 #pragma unroll
-        for (int j = 0; j < BLOCKS_N; ++j) {
-            float4 p = exp(fma((float4)(scale), sum[i][j], (float4)(-log_sum)));
-            if (SUM_ROW(i) < heads && first_place + SUM_COLUMN(j) < pitch)
-                TO_GLOBAL4(weights + (ulong)SUM_ROW(i) * pitch + SUM_COLUMN(j)) = seen[j] ? p : (float4)(0.0f);
-        }
+        for (int i = 0; i < WM; ++i)
+            if (SUM_ROW(i) < heads && place < pitch) {
+                float4 p = exp(fma((float4)(scale), sum[i][j], (float4)(-stats[2 * SUM_ROW(i)])));
+                TO_GLOBAL4(weights + SUM_ROW(i) * pitch + SUM_COLUMN(j)) = seen ? p : (float4)(0.0f);
+            }
     }
 
     clear_sums(sum);
     ADD_PRODUCTS(any ? DV : 0, FETCH_UPSTREAM)
 #pragma unroll
-    for (int i = 0; i < WM; ++i) {
-        float delta = SUM_ROW(i) < heads ? stats[2 * SUM_ROW(i) + 1] : 0.0f;
+    for (int j = 0; j < BLOCKS_N; ++j) {
+        const uint place = first_place + SUM_COLUMN(j);
+        const int4 seen = keys_at(indices, place, end, b, num_keys) != (uint4)(NO_ROW);
 #pragma unroll
-        for (int j = 0; j < BLOCKS_N; ++j)
-            if (SUM_ROW(i) < heads && first_place + SUM_COLUMN(j) < pitch) {
-                ulong at = (ulong)SUM_ROW(i) * pitch + SUM_COLUMN(j);
-                float4 g = scale * GLOBAL4(weights + at) * (sum[i][j] - delta);
-                TO_GLOBAL4(gradients + at) = seen[j] ? g : (float4)(0.0f);
+        for (int i = 0; i < WM; ++i)
+            if (SUM_ROW(i) < heads && place < pitch) {
+                float4 p = GLOBAL4(weights + SUM_ROW(i) * pitch + SUM_COLUMN(j));
+                float4 g = scale * p * (sum[i][j] - stats[2 * SUM_ROW(i) + 1]);
+                TO_GLOBAL4(gradients + SUM_ROW(i) * pitch + SUM_COLUMN(j)) = seen ? g : (float4)(0.0f);
             }
     }
 }

@@ -296,3 +296,9 @@ const cldsa_op cldsa_op_sparse_attention_backward = {
     .tolerance_rel = 1e-4,
 };
 CLDSA_DEFINE_OP(sparse_attention_backward)
+
+cldsa_status cldsa_sparse_attention_backward_workspace_min(cldsa_context *ctx,
+                                                           const cldsa_sparse_attention_backward_args *args,
+                                                           size_t *bytes_) {
+    return cldsa_op_workspace(ctx, &cldsa_op_sparse_attention_backward, args, NULL, bytes_);
+}

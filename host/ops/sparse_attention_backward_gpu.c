@@ -171,71 +171,100 @@ const cldsa_variant cldsa_sparse_attention_backward_simt = {
 /* ---- tile: many heads of one latent key head ----------------------------------------------------------------------
  */
 
-enum { TUNE_HEAD_TILE, TUNE_KEY_TILE, TUNE_COLUMN_TILE, TUNE_TK, TUNE_WM, TUNE_WN, TUNE_SLAB, TILE_CHUNK, TILE_UNROLL };
+enum {
+    TUNE_HEAD_TILE,
+    TUNE_KEY_TILE,
+    TUNE_COLUMN_TILE,
+    TUNE_TK,
+    TUNE_WH,
+    TUNE_WP,
+    TUNE_WN,
+    TUNE_SLAB,
+    TILE_CHUNK,
+    TILE_UNROLL
+};
 
 /* The kernels, and what each is built with (PASS). */
 typedef enum pass { PASS_SCORES, PASS_DQ, PASS_DKV, PASS_SUM } pass;
 
-/* Rows and columns of a pass' tile. */
-static void tile_sides(const int *tune, pass which, int *rows, int *columns) {
-    *rows = tune[which == PASS_DKV ? TUNE_KEY_TILE : TUNE_HEAD_TILE];
-    *columns = tune[which == PASS_SCORES ? TUNE_KEY_TILE : TUNE_COLUMN_TILE];
+typedef struct tile_shape {
+    int rows, columns;           /* of a work-group */
+    int item_rows, item_columns; /* of a work-item */
+} tile_shape;
+
+static tile_shape shape_of(const int *tune, pass which) {
+    return (tile_shape){.rows = tune[which == PASS_DKV ? TUNE_KEY_TILE : TUNE_HEAD_TILE],
+                        .columns = tune[which == PASS_SCORES ? TUNE_KEY_TILE : TUNE_COLUMN_TILE],
+                        .item_rows = tune[which == PASS_DKV ? TUNE_WP : TUNE_WH],
+                        .item_columns = tune[TUNE_WN]};
 }
 
-static size_t tile_items(const int *tune, pass which) {
-    int rows, columns;
-    tile_sides(tune, which, &rows, &columns);
-    return (size_t)(rows / tune[TUNE_WM] * (columns / tune[TUNE_WN]));
+static size_t items_of(const tile_shape *t) {
+    return (size_t)(t->rows / t->item_rows * (t->columns / t->item_columns));
 }
 
+/* The kernels' local arrays: two pairs of tiles. */
 static bool tile_legal(const cldsa_run *run, const int *tune) {
+    enum { PAD = 4 };
     const size_t most = cldsa_context_device_info(run->ctx)->max_work_group_size;
-    if (tune[TUNE_WM] % 4 || tune[TUNE_WN] % 4 || tune[TUNE_TK] % 4 || tune[TUNE_SLAB] < 1)
+    if (tune[TUNE_TK] % 4 || tune[TUNE_SLAB] < 1)
         return false;
     for (pass which = PASS_SCORES; which <= PASS_DKV; ++which) {
-        int rows, columns;
-        tile_sides(tune, which, &rows, &columns);
-        const size_t local = (size_t)(2 * tune[TUNE_TK] * (rows + columns + 8)) * sizeof(cl_float);
-        if (rows % tune[TUNE_WM] || columns % tune[TUNE_WN] || tile_items(tune, which) > most ||
-            local > cldsa_context_capabilities(run->ctx)->local_mem_bytes)
+        const tile_shape t = shape_of(tune, which);
+        const size_t local = (size_t)(2 * tune[TUNE_TK] * (t.rows + t.columns + 2 * PAD)) * sizeof(cl_float);
+        if (t.item_rows % 4 || t.item_columns % 4 || t.rows % t.item_rows || t.columns % t.item_columns ||
+            items_of(&t) > most || local > cldsa_context_capabilities(run->ctx)->local_mem_bytes)
             return false;
     }
     return true;
 }
 
-/* Of 128 and 192 columns, what leaves fewer lanes without one (576 in threes: 200 ms on an H100 where fives took 220).
- */
-static int column_tile(int64_t columns) {
-    return cldsa_round_up(columns, 192) < cldsa_round_up(columns, 128) ? 192 : 128;
+/* What every device that can run the variant has room for. */
+static const int smallest_tiles[] = {
+    [TUNE_HEAD_TILE] = 16, [TUNE_KEY_TILE] = 64, [TUNE_COLUMN_TILE] = 64, [TUNE_TK] = 8,
+    [TUNE_WH] = 4,         [TUNE_WP] = 8,        [TUNE_WN] = 8,           [TUNE_SLAB] = 32};
+
+/* Columns that are no whole number of large tiles leave work-items without one; wider tiles, if they leave fewer (576
+ * in threes: 199 ms on an H100 where fives took 220) and the device has room for them. */
+static void widen_columns(const cldsa_run *run, int *tune) {
+    enum { WIDE = 192 };
+    const int64_t columns = run->dims[SPARSE_D];
+    const int large = tune[TUNE_COLUMN_TILE];
+    if (cldsa_round_up(columns, WIDE) >= cldsa_round_up(columns, large))
+        return;
+    tune[TUNE_COLUMN_TILE] = WIDE;
+    if (!tile_legal(run, tune))
+        tune[TUNE_COLUMN_TILE] = large;
 }
 
-/* Large tiles reuse most; but none of heads, places or columns that do not exist. */
+/* Large tiles reuse most; but none of heads, places or columns that do not exist, and work-items enough. */
 static void tile_defaults(const cldsa_run *run, int *tune) {
-    enum { SMALL = 64, FEWEST_HEADS = 16 };
+    enum { SMALL = 64, LARGE = 128 };
     const int64_t *d = run->dims;
+    const bool few = cldsa_few_registers(run);
     tune[TILE_UNROLL] = cldsa_default_unroll(run);
-    tune[TUNE_COLUMN_TILE] = d[SPARSE_D] <= SMALL ? SMALL : column_tile(d[SPARSE_D]);
-    if (d[SPARSE_K] <= SMALL)
-        tune[TUNE_KEY_TILE] = SMALL;
-    if (cldsa_few_registers(run)) {
-        tune[TUNE_KEY_TILE] = tune[TUNE_COLUMN_TILE] = SMALL;
-        tune[TUNE_WM] = tune[TUNE_WN] = 4;
-    }
-    while (tune[TUNE_HEAD_TILE] > FEWEST_HEADS &&
-           (d[SPARSE_H] <= tune[TUNE_HEAD_TILE] / 2 || (cldsa_few_registers(run) && tune[TUNE_HEAD_TILE] > SMALL)))
+    tune[TUNE_HEAD_TILE] = few ? SMALL : LARGE;
+    while (tune[TUNE_HEAD_TILE] > smallest_tiles[TUNE_HEAD_TILE] && d[SPARSE_H] <= tune[TUNE_HEAD_TILE] / 2)
         tune[TUNE_HEAD_TILE] /= 2;
-    if (tune[TUNE_HEAD_TILE] <= SMALL)
-        tune[TUNE_WM] = 4; /* else too few work-items */
-    if (!tile_legal(run, tune)) /* too many work-items, or too much local memory */
-        tune[TUNE_KEY_TILE] = tune[TUNE_COLUMN_TILE] = SMALL;
-    while (tune[TUNE_TK] > 4 && !tile_legal(run, tune))
+    tune[TUNE_KEY_TILE] = few || d[SPARSE_K] <= SMALL ? SMALL : LARGE;
+    tune[TUNE_COLUMN_TILE] = few || d[SPARSE_D] <= SMALL ? SMALL : LARGE;
+    tune[TUNE_WH] = few || tune[TUNE_HEAD_TILE] < SMALL ? 4 : 8;
+    tune[TUNE_WP] = tune[TUNE_WN] = few ? 4 : 8;
+    while (tune[TUNE_SLAB] > smallest_tiles[TUNE_SLAB] &&
+           ((cl_ulong)tune[TUNE_SLAB] << 20) > cldsa_context_device_info(run->ctx)->max_alloc_bytes / 2)
+        tune[TUNE_SLAB] /= 2;
+    if (!few && d[SPARSE_D] > LARGE)
+        widen_columns(run, tune);
+    while (tune[TUNE_TK] > smallest_tiles[TUNE_TK] && !tile_legal(run, tune))
         tune[TUNE_TK] /= 2;
+    if (!tile_legal(run, tune))
+        memcpy(tune, smallest_tiles, sizeof smallest_tiles);
 }
 
 /* Latent, and one key head. */
 static bool tile_can_run(const cldsa_run *run) {
     const cldsa_sparse_attention_backward_args *a = run->args;
-    return index_can_run(run) && !a->v.mem && run->dims[SPARSE_HK] == 1;
+    return index_can_run(run) && !a->v.mem && run->dims[SPARSE_HK] == 1 && tile_legal(run, smallest_tiles);
 }
 
 /* What a query needs of a slab, in floats. */
@@ -296,44 +325,52 @@ static cldsa_status tile_kernels(cldsa_run *run, const cldsa_sparse_inputs *in, 
     return CLDSA_SUCCESS;
 }
 
-/* Work-items of a pass over `queries` queries. */
-static size_t tile_global(const cldsa_run *run, pass which, int64_t queries) {
+typedef struct launch {
+    size_t global, local;
+} launch;
+
+/* A pass over queries first .. first + queries - 1, counted through all batch elements. */
+static launch launch_of(const cldsa_run *run, pass which, int64_t first, int64_t queries) {
+    enum { SUM_WG = 64 };
     const int *tune = run->tune;
     const int64_t *d = run->dims, heads = cldsa_ceil_div(d[SPARSE_H], tune[TUNE_HEAD_TILE]);
     const int64_t places = cldsa_ceil_div(d[SPARSE_K], tune[TUNE_KEY_TILE]);
     const int64_t columns = cldsa_ceil_div(d[SPARSE_D], tune[TUNE_COLUMN_TILE]);
+    if (which == PASS_SUM) {
+        const int64_t batches = (first + queries - 1) / d[SPARSE_S] - first / d[SPARSE_S] + 1;
+        return (launch){(size_t)(batches * d[SPARSE_T]) * SUM_WG, SUM_WG};
+    }
     const int64_t tiles = which == PASS_SCORES ? heads * places : which == PASS_DQ ? heads * columns : places * columns;
-    return (size_t)(queries * tiles) * tile_items(tune, which);
+    const tile_shape t = shape_of(tune, which);
+    return (launch){(size_t)(queries * tiles) * items_of(&t), items_of(&t)};
 }
 
-/* Queries first .. first + queries - 1, counted through all batch elements. */
 static cldsa_status tile_slab(cldsa_run *run, const tile_call *c, int64_t first, int64_t queries, float scale) {
-    enum { SUM_WG = 64 };
     const cldsa_sparse_attention_backward_args *a = run->args;
     const int64_t *d = run->dims;
-    size_t global = tile_global(run, PASS_SCORES, queries), local = tile_items(run->tune, PASS_SCORES);
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, c->kernels[PASS_SCORES], 1, &global, &local, CLDSA_ARG_TENSOR(a->q),
-                            CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
-                            CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(c->s.rows), CLDSA_ARG_TENSOR(c->weights),
-                            CLDSA_ARG_TENSOR(c->gradients), CLDSA_ARG_U32(first), CLDSA_ARG_U32(d[SPARSE_S]),
-                            CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(c->pitch),
-                            CLDSA_ARG_F32(scale)));
-    global = tile_global(run, PASS_DQ, queries), local = tile_items(run->tune, PASS_DQ);
-    CLDSA_TRY(CLDSA_ENQUEUE(
-        &run->stream, c->kernels[PASS_DQ], 1, &global, &local, CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->indices),
-        CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(c->gradients), CLDSA_ARG_TENSOR(a->dq), CLDSA_ARG_U32(first),
-        CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(c->pitch)));
-    global = tile_global(run, PASS_DKV, queries), local = tile_items(run->tune, PASS_DKV);
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, c->kernels[PASS_DKV], 1, &global, &local, CLDSA_ARG_TENSOR(a->q),
-                            CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(c->weights),
-                            CLDSA_ARG_TENSOR(c->gradients), CLDSA_ARG_TENSOR(c->places), CLDSA_ARG_U32(first),
-                            CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(c->pitch)));
-    const int64_t batches = (first + queries - 1) / d[SPARSE_S] - first / d[SPARSE_S] + 1;
-    global = (size_t)(batches * d[SPARSE_T]) * SUM_WG, local = SUM_WG;
-    return CLDSA_ENQUEUE(&run->stream, c->kernels[PASS_SUM], 1, &global, &local, CLDSA_ARG_TENSOR(c->places),
-                         CLDSA_ARG_TENSOR(c->s.start), CLDSA_ARG_TENSOR(c->s.entry), CLDSA_ARG_TENSOR(a->dk),
-                         CLDSA_ARG_U32(first), CLDSA_ARG_U32(queries), CLDSA_ARG_U32(d[SPARSE_S]),
-                         CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]));
+    launch on[PASS_SUM + 1];
+    for (pass which = PASS_SCORES; which <= PASS_SUM; ++which)
+        on[which] = launch_of(run, which, first, queries);
+#define ENQUEUE_PASS(which, ...)                                                                                       \
+    CLDSA_ENQUEUE(&run->stream, c->kernels[which], 1, &on[which].global, &on[which].local, __VA_ARGS__)
+    CLDSA_TRY(ENQUEUE_PASS(PASS_SCORES, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->indices),
+                           CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(c->s.rows),
+                           CLDSA_ARG_TENSOR(c->weights), CLDSA_ARG_TENSOR(c->gradients), CLDSA_ARG_U32(first),
+                           CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]),
+                           CLDSA_ARG_U32(c->pitch), CLDSA_ARG_F32(scale)));
+    CLDSA_TRY(ENQUEUE_PASS(PASS_DQ, CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->indices),
+                           CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(c->gradients), CLDSA_ARG_TENSOR(a->dq),
+                           CLDSA_ARG_U32(first), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
+                           CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(c->pitch)));
+    CLDSA_TRY(ENQUEUE_PASS(PASS_DKV, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->topk_length),
+                           CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(c->weights), CLDSA_ARG_TENSOR(c->gradients),
+                           CLDSA_ARG_TENSOR(c->places), CLDSA_ARG_U32(first), CLDSA_ARG_U32(d[SPARSE_K]),
+                           CLDSA_ARG_U32(c->pitch)));
+    return ENQUEUE_PASS(PASS_SUM, CLDSA_ARG_TENSOR(c->places), CLDSA_ARG_TENSOR(c->s.start),
+                        CLDSA_ARG_TENSOR(c->s.entry), CLDSA_ARG_TENSOR(a->dk), CLDSA_ARG_U32(first),
+                        CLDSA_ARG_U32(queries), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
+                        CLDSA_ARG_U32(d[SPARSE_K]));
+#undef ENQUEUE_PASS
 }
 
 static cldsa_status tile_enqueue(cldsa_run *run) {
@@ -367,8 +404,9 @@ const cldsa_variant cldsa_sparse_attention_backward_tile = {
                  {"KEY_TILE", 128, {64, 128}, "places of a work-group"},
                  {"COLUMN_TILE", 128, {64, 128, 192}, "columns of a work-group"},
                  {"TK", 16, {8, 16, 32}, "steps of a reduction per local tile"},
-                 {"WM", 8, {4, 8}, "rows per work-item: heads, or places"},
-                 {"WN", 8, {4, 8}, "columns per work-item: places, or columns"},
+                 {"WH", 8, {4, 8}, "heads of a work-item"},
+                 {"WP", 8, {4, 8}, "places of a work-item where they are the rows"},
+                 {"WN", 8, {4, 8}, "places of a work-item where they are the columns, and its columns"},
                  {"SLAB", 512, {32, 128, 512, 2048}, "MiB of scratch for the queries taken together, at most"},
                  TUNE_CHUNK,
                  CLDSA_TUNE_UNROLL},

@@ -34,7 +34,9 @@ CLDSA_API cldsa_status cldsa_sparse_attention_workspace(cldsa_context *ctx, cons
 
 /*
  * Deterministic, without float atomics: contributions to a key are summed in query order, through an inverted index of
- * the selection (simt) or by work-items that own their sums (vec; how many depends on the workspace given).
+ * the selection (simt, tile) or by work-items that own their sums (vec; how many depends on the workspace given). GPUs
+ * compute the latent form of many heads (tile) for a slab of queries at a time, as many as the workspace holds; the
+ * result does not depend on it.
  */
 typedef struct cldsa_sparse_attention_backward_args {
     cldsa_tensor q, k, v, indices, topk_length, attn_sink; /* as given to the forward call */
@@ -54,6 +56,11 @@ CLDSA_API cldsa_status cldsa_sparse_attention_backward(cldsa_context *ctx,
 CLDSA_API cldsa_status cldsa_sparse_attention_backward_workspace(cldsa_context *ctx,
                                                                  const cldsa_sparse_attention_backward_args *args,
                                                                  size_t *bytes);
+
+/* The least workspace with which the call works (tile: one query at a time), in bytes. */
+CLDSA_API cldsa_status cldsa_sparse_attention_backward_workspace_min(cldsa_context *ctx,
+                                                                     const cldsa_sparse_attention_backward_args *args,
+                                                                     size_t *bytes);
 
 #ifdef __cplusplus
 }

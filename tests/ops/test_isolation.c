@@ -211,8 +211,18 @@ static const harness_case indexer_backward_cases[] = {
 
 static const harness_case sparse_cases[] = {SPARSE_CASES("lse", "v ")};
 
+#define SPARSE_LATENT "B=2 S=20 T=90 H=20 Hk=1 D=24 Dv=16 K=20"
+
 static const harness_case sparse_backward_cases[] = {
     SPARSE_CASES("", "v dv"),
+    {SPOILT("latent, unselected"), .dims = SPARSE_LATENT, .params = "v_dim=16", .fill = "indices=distinct T-6",
+     .prepare = spoil_keys, .finite = true},
+    {SPOILT("latent, beyond a row's length"), .dims = SPARSE_LATENT, .params = "v_dim=16",
+     .give = "topk_length attn_sink", .fill = "indices=distinct T; topk_length=whole 0 K", .prepare = spoil_keys},
+    {SPOILT("latent, queries"), .dims = SPARSE_LATENT, .params = "v_dim=16", .fill = "indices=indices T",
+     .prepare = spoil_queries},
+    {SPOILT("latent, upstream"), .dims = SPARSE_LATENT, .params = "v_dim=16", .fill = "k=positive; indices=indices T",
+     .prepare = spoil_upstream},
     {SPOILT("upstream"), .dims = SPARSE_LARGE, .give = "v dv", .fill = "v=positive; indices=indices T",
      .prepare = spoil_upstream},
 };

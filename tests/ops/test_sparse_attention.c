@@ -1,4 +1,9 @@
 /* Attention over a selection, forward and backward. (ctest: full, for the kernels it builds) */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/place.h"
 #include "tests/ops/harness.h"
 
 extern const cldsa_op cldsa_op_sparse_attention, cldsa_op_sparse_attention_backward;
@@ -199,6 +204,23 @@ static const harness_case backward_cases[] = {
      .give = "v dv",
      .fill = "indices=indices T",
      .no_differences = true},
+    {.name = "latent, many heads and tiles",
+     .dims = "B=2 S=3 T=90 H=36 Hk=1 D=76 Dv=68 K=70",
+     .params = "v_dim=68",
+     .give = "topk_length attn_sink dsink",
+     .fill = "indices=wild T; topk_length=whole 0 K",
+     .no_differences = true},
+    {.name = "latent, bfloat16, rows not in fours",
+     .dims = "B=1 S=4 T=40 H=18 Hk=1 D=67 Dv=65 K=21",
+     .params = "v_dim=65",
+     .dtypes = "q=BF16 k=BF16",
+     .fill = "indices=indices T",
+     .no_differences = true},
+    {.name = "latent, no valid key",
+     .dims = "B=1 S=2 T=9 H=3 Hk=1 D=16 Dv=8 K=5",
+     .params = "v_dim=8",
+     .give = "attn_sink dsink",
+     .fill = "indices=const -1"},
     {.name = "no place for dv",
      .dims = "B=1 S=1 T=4 H=1 Hk=1 D=8 Dv=8 K=2",
      .give = "v",
@@ -221,6 +243,66 @@ static const harness_case row_backward_cases[] = {
      .fill = "indices=wild T"},
 };
 
+/* ---- slabs ---------------------------------------------------------------------------------------------------- */
+
+#define SLAB_QUERIES 6 /* B S */
+
+/* dq and dk, one behind the other, of a call with so much workspace; false if it fails. */
+static bool run_slabs(bench_placed *on, size_t workspace_bytes, unsigned char *results) {
+    cldsa_call call = bench_place_call(on);
+    call.workspace_bytes = workspace_bytes;
+    if (bench_place_reset(on) != CLDSA_SUCCESS || bench_place_enqueue(on, &call) != CLDSA_SUCCESS)
+        return false;
+    for (const char *const *name = (const char *const[]){"dq", "dk", NULL}; *name; ++name) {
+        const int field = cldsa_op_field(on->work.op, *name);
+        const size_t bytes = (size_t)harness_numel(&on->work.tensors[field]) * sizeof(float);
+        if (clEnqueueReadBuffer(on->queue, on->buffers[field], CL_TRUE, 0, bytes, results, 0, NULL, NULL))
+            return false;
+        results += bytes;
+    }
+    return true;
+}
+
+/* However many queries the workspace holds, a key's gradient is the same sum: each size must give the same bits. */
+static bool same_in_slabs(bench_placed *on, size_t bytes) {
+    size_t preferred = 0, least = 0;
+    if (cldsa_op_workspace(on->ctx, on->work.op, on->work.args, &preferred, &least) != CLDSA_SUCCESS ||
+        preferred <= least)
+        return false;
+    const size_t query = (preferred - least) / (SLAB_QUERIES - 1);
+    unsigned char *want = malloc(bytes), *got = malloc(bytes);
+    bool same = want && got && run_slabs(on, preferred, want);
+    for (size_t held = least; same && held < preferred; held += query)
+        same = run_slabs(on, held, got) && memcmp(want, got, bytes) == 0;
+    free(want);
+    free(got);
+    return same;
+}
+
+static int check_slabs(void) {
+    enum { ROWS = SLAB_QUERIES * 20 + 2 * 40, D = 24 };
+    const bench_case test = {.op = "sparse_attention_backward",
+                             .forward = "sparse_attention",
+                             .spec = {.dims = "B=2 S=3 T=40 H=20 Hk=1 D=24 Dv=16 K=30",
+                                      .params = "v_dim=16",
+                                      .give = "topk_length",
+                                      .fill = "indices=wild T; topk_length=whole 0 K"}};
+    cl_command_queue queue;
+    bench_placed on = {0};
+    cldsa_context *ctx = harness_context(&queue);
+    cldsa_status status = cldsa_op_force(ctx, &cldsa_op_sparse_attention_backward, "tile", NULL);
+    if (status == CLDSA_SUCCESS)
+        status = bench_place(ctx, queue, &test, test.spec.dims, true, &on);
+    const bool ok = status == CLDSA_SUCCESS && same_in_slabs(&on, ROWS * D * sizeof(float));
+    printf("sparse_attention_backward: slabs of 1 to %d queries: %s\n", SLAB_QUERIES,
+           ok       ? "ok"
+           : status ? cldsa_error_message()
+                    : "FAILED");
+    bench_place_release(&on);
+    cldsa_op_force(ctx, &cldsa_op_sparse_attention_backward, NULL, NULL);
+    return !ok;
+}
+
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_sparse_attention,
@@ -232,7 +314,7 @@ int main(int argc, char **argv) {
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
-         .tunables = "LANES=8; LANES=16",
+         .tunables = "LANES=8; LANES=16; tile:HEAD_TILE=32,KEY_TILE=64,COLUMN_TILE=64,TK=8,WH=8,WP=4,WN=4,UNROLL=4",
          HARNESS_CASES(backward_cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
@@ -240,5 +322,6 @@ int main(int argc, char **argv) {
          .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16",
          HARNESS_CASES(row_backward_cases)},
     };
-    return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
+    const int failed = harness_work_limit() == 0 ? check_slabs() : 0;
+    return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv) || failed;
 }
