@@ -293,6 +293,9 @@ static void run_mode(end_suite *suite, int mode, bench_crossover *crossover) {
 cldsa_status bench_end_to_end(cldsa_context *ctx, const bench_end_options *options, bench_crossover *crossovers) {
     end_suite suite = {.options = options, .ctx = ctx, .on_cpu = cldsa_context_capabilities(ctx)->is_cpu};
     suite.form = suite.on_cpu ? &cpu_form : &gpu_form;
+    if (options->most_keys && options->most_keys < suite.form->first)
+        return cldsa_fail(CLDSA_INVALID_ARGUMENT, "end-to-end: contexts start at %lld keys here, not at %lld",
+                          (long long)suite.form->first, (long long)options->most_keys);
     cl_int code;
     suite.queue =
         clCreateCommandQueue(cldsa_context_cl(ctx), cldsa_context_device(ctx), CL_QUEUE_PROFILING_ENABLE, &code);

@@ -34,7 +34,8 @@ typedef struct bench_end_options {
     void *user;
 } bench_end_options;
 
-/* Failures are rows. crossovers[] has BENCH_END_MODES entries; one whose `to` is 0 had no row that is ok. */
+/* Failures are rows; CLDSA_INVALID_ARGUMENT where most_keys allows none (below 256 on CPUs, 1024 elsewhere).
+ * crossovers[] has BENCH_END_MODES entries; one whose `to` is 0 had no row that is ok. */
 cldsa_status bench_end_to_end(cldsa_context *ctx, const bench_end_options *options, bench_crossover *crossovers);
 
 cJSON *bench_end_row_json(const bench_end_row *row);

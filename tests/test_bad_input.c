@@ -5,6 +5,7 @@
  */
 #include "host/io/safetensors.h"
 #include "tests/cli_runner.h"
+#include "tests/loader.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -295,20 +296,38 @@ static void checkpoints(void **state) {
 /* ---- the machine --------------------------------------------------------------------------------------------------
  */
 
-static void devices(void **state) {
-    (void)state;
+/* Every command that needs a device, one after the other: false after the last. */
+static bool device_command(size_t i, char command[4 * CLI_PATH_SIZE]) {
     static const char *const commands[] = {"devices", "op topk --in '%s' --out '%s'", "check '%s'",
                                            "train --text '%s' --out '%s'", "experiment --text '%s' --out '%s'"};
-    write_tensors(
-        &(cldsa_st_entry){.name = "in.scores", .dtype = CLDSA_ST_F32, .rank = 2, .shape = {ROWS, KEYS}, .data = scores},
-        1);
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i) {
-        char command[4 * CLI_PATH_SIZE];
-        const char *first =
-            strncmp(commands[i], "op", 2) == 0 || strncmp(commands[i], "ch", 2) == 0 ? cli_path("in") : text_path;
-        snprintf(command, sizeof command, commands[i], first, cli_path("run"));
+    if (i >= sizeof commands / sizeof *commands)
+        return false;
+    if (i == 0)
+        write_tensors(
+            &(cldsa_st_entry){
+                .name = "in.scores", .dtype = CLDSA_ST_F32, .rank = 2, .shape = {ROWS, KEYS}, .data = scores},
+            1);
+    const char *first =
+        strncmp(commands[i], "op", 2) == 0 || strncmp(commands[i], "ch", 2) == 0 ? cli_path("in") : text_path;
+    snprintf(command, 4 * CLI_PATH_SIZE, commands[i], first, cli_path("run"));
+    return true;
+}
+
+static void no_platform(void **state) {
+    (void)state;
+    loader_must_read("OCL_ICD_VENDORS");
+    char command[4 * CLI_PATH_SIZE];
+    for (size_t i = 0; device_command(i, command); ++i) {
         cli_run_in("OCL_ICD_VENDORS=/nonexistent", "%s", command);
         cli_assert_error(3, "no OpenCL device|install");
+        assert_nothing_left("run");
+    }
+}
+
+static void no_such_device(void **state) {
+    (void)state;
+    char command[4 * CLI_PATH_SIZE];
+    for (size_t i = 0; device_command(i, command); ++i) {
         cli_run_in("CLDSA_DEVICE=77", "%s", command);
         cli_assert_error(3, "\"77\"|0: ");
         cli_run("%s --device 'no such'", command);
@@ -370,10 +389,10 @@ static void full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tensors),       cmocka_unit_test(numbers_of_keys), cmocka_unit_test(scores_without_order),
-        cmocka_unit_test(hostile_files), cmocka_unit_test(texts),           cmocka_unit_test(configurations),
-        cmocka_unit_test(checkpoints),   cmocka_unit_test(devices),         cmocka_unit_test(unwritable_cache),
-        cmocka_unit_test(full_disk),
+        cmocka_unit_test(tensors),          cmocka_unit_test(numbers_of_keys), cmocka_unit_test(scores_without_order),
+        cmocka_unit_test(hostile_files),    cmocka_unit_test(texts),           cmocka_unit_test(configurations),
+        cmocka_unit_test(checkpoints),      cmocka_unit_test(no_platform),     cmocka_unit_test(no_such_device),
+        cmocka_unit_test(unwritable_cache), cmocka_unit_test(full_disk),
     };
     return cmocka_run_group_tests(tests, begin, cli_remove_directory);
 }
