@@ -93,6 +93,14 @@ void cli_run_in(const char *before, const char *format, ...) {
     va_end(list);
 }
 
+void cli_must_hide_drivers(void) {
+    cli_shell("OCL_ICD_VENDORS=/nonexistent clinfo -l");
+    if (!*cli_result.out)
+        return;
+    print_message("skipped: this OpenCL loader does not obey OCL_ICD_VENDORS\n");
+    skip();
+}
+
 void cli_assert_ok(void) {
     if (cli_result.code != 0)
         fail_msg("exit code %d: %s", cli_result.code, cli_result.error);

@@ -30,6 +30,9 @@ void cli_run(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same with what `env` puts before the command: "OCL_ICD_VENDORS=/x", "ulimit -f 1;". */
 void cli_run_in(const char *before, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Skips the running test where OCL_ICD_VENDORS hides no drivers: not every vendor's loader obeys it. */
+void cli_must_hide_drivers(void);
+
 void cli_assert_ok(void);
 /* Exactly one line on standard error, beginning as all do, with every part ("a|b" names several) in it. */
 void cli_assert_error(int code, const char *parts);

@@ -7,15 +7,18 @@
 #include "host/nn/model.h"
 #include "host/runtime/runtime.h"
 #include "tests/fault_layer.h"
-#include "tests/loader.h"
 
 #include <cldsa/topk.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -29,9 +32,37 @@ static fault_layer_calls_fn calls;
 static fault_layer_failed_fn failed;
 static fault_layer_alive_fn alive;
 
+/* A loader that asks for a variable has its name among its strings. */
+static bool loader_reads_layers(void) {
+    const char variable[] = "OPENCL_LAYERS";
+    Dl_info library;
+    if (!dladdr(dlsym(RTLD_DEFAULT, "clGetPlatformIDs"), &library))
+        return false;
+    int file = open(library.dli_fname, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    bool found = false;
+    if (file >= 0 && fstat(file, &status) == 0) {
+        size_t size = (size_t)status.st_size;
+        void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, file, 0);
+        found = bytes != MAP_FAILED && memmem(bytes, size, variable, sizeof variable);
+        if (bytes != MAP_FAILED)
+            munmap(bytes, size);
+    }
+    if (file >= 0)
+        close(file);
+    return found;
+}
+
+static void need_layers(void) {
+    if (loader_reads_layers())
+        return;
+    print_message("skipped: this OpenCL loader does not read OPENCL_LAYERS\n");
+    skip();
+}
+
 static int begin(void **state) {
     (void)state;
-    if (!loader_reads("OPENCL_LAYERS"))
+    if (!loader_reads_layers())
         return 0; /* the tests are skipped */
     cl_int error = cldsa_select_device(NULL, &info);
     if (!error)
@@ -170,7 +201,7 @@ static cldsa_status attempt(work_fn work, void *result) {
 
 /* At most about `most` of the calls are made to fail, evenly spread, so that long works take seconds. */
 static void fail_each(work_fn work, size_t result_bytes, long most) {
-    loader_must_read("OPENCL_LAYERS");
+    need_layers();
     unsigned char want[256] = {0}, have[256] = {0};
     assert_true(result_bytes <= sizeof want);
     arm(0);
@@ -223,7 +254,7 @@ static void checks_of_candidates(void **state) {
 /* Extents that the operation refuses are no failure: 4 numbers of keys do not divide 9 rows. */
 static void odd_checks_are_left_out_only_where_there_is_no_call(void **state) {
     (void)state;
-    loader_must_read("OPENCL_LAYERS");
+    need_layers();
     cldsa_context *ctx;
     tuner_checks checks;
     const bench_case tied = {.op = "topk",

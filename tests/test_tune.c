@@ -5,7 +5,6 @@
  */
 #include "host/io/json.h"
 #include "tests/cli_runner.h"
-#include "tests/loader.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -148,7 +147,7 @@ static void a_killed_tuning_goes_on(void **state) {
 /* The drivers' list is emptied while it tunes: the next process, after a candidate that crashes, finds no device. */
 static void a_device_that_disappears_is_reported(void **state) {
     (void)state;
-    loader_must_read("OCL_ICD_VENDORS");
+    cli_must_hide_drivers();
     char log[CLI_PATH_SIZE];
     snprintf(log, sizeof log, "%s", cli_path("gone.jsonl"));
     make_faulty_kernels();
