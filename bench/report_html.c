@@ -14,7 +14,7 @@ static const char style[] =
     ".good{color:var(--good)}.bad{color:var(--bad)}.left{text-align:left}"
     ".reason{text-align:left;white-space:normal;min-width:20em;max-width:44em}"
     ".group th{padding-top:1.1em;text-align:left}th[scope=row]{white-space:normal;min-width:9em;max-width:24em}.calls "
-    "th[scope=row]{min-width:15em}td .muted{white-space:pre}.calls td "
+    "th[scope=row]{min-width:15em}.words td{white-space:normal}td .muted{white-space:pre}.calls td "
     ".muted{white-space:pre-line;min-width:13em;max-width:16em;margin-left:auto;overflow-wrap:anywhere}"
     ".findings{background:var(--card);padding:.8em 1em .8em 2.2em;border-radius:6px}.findings li{margin:.2em 0}"
     ".compiler{text-align:left;white-space:normal;min-width:9em;max-width:14em;overflow-wrap:anywhere}"

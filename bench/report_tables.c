@@ -15,7 +15,8 @@ static void put_device_head(FILE *out, const bench_report *report, int d) {
 }
 
 static void begin_table(FILE *out, const bench_report *report, const char *first) {
-    fprintf(out, "<div class=scroll><table class=%s><thead><tr>", strcmp(first, "call") == 0 ? "calls" : "figures");
+    const char *kind = !*first ? "words" : strcmp(first, "call") == 0 ? "calls" : "figures";
+    fprintf(out, "<div class=scroll><table class=%s><thead><tr>", kind);
     cldsa_html_element(out, "th", first);
     for (int d = 0; d < report->num_devices; ++d)
         put_device_head(out, report, d);
