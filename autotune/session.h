@@ -10,7 +10,8 @@ typedef struct tuner_target {
     const tuner_space *space;
     const char *kernel; /* CLBlast's; NULL: the space is a variant's */
     tuner_search search;
-    double spent; /* seconds on its trials */
+    double spent;     /* seconds on its trials */
+    bool passed_over; /* far behind in calls like this one */
 } tuner_target;
 
 /* One call to tune for. */
@@ -76,6 +77,16 @@ void tuner_give_up(tuner_session *session, const char *reason);
 
 /* The request that opens a case, at other extents if given. */
 cJSON *tuner_open_request(const tuner_session *session, const tuner_case *test, const char *dims);
+
+/* ---- variants that are far behind (behind.c) --------------------------------------------------------------------- */
+
+/* Doublings of extents from one call of an operation to another: sums |log2| over "S=64 T=64"; INFINITY if others lie
+ * in other extents. */
+double tuner_doublings(const char *dims, const char *others);
+/* Remembers a variant whose defaults took `seconds` in the present case, if that is far more than the usual one's. */
+void tuner_note_behind(tuner_session *session, const char *variant, double seconds);
+/* Whether earlier cases leave it no chance in the present one. */
+bool tuner_is_behind(const tuner_session *session, const char *variant);
 
 /* ---- the decision (finals.c) ------------------------------------------------------------------------------------- */
 

@@ -152,7 +152,8 @@ static int most_owed(const tuner_session *session, const tuner_target *targets, 
     for (int i = 0; i < count; ++i) {
         const tuner_search *search = &targets[i].search;
         bool hopeful = search->best < search->space->count && search->seconds[search->best] <= backward * best;
-        if (search->tried == search->space->count || (search->tried == 0 && session->options->quick))
+        if (search->tried == search->space->count || targets[i].passed_over ||
+            (search->tried == 0 && session->options->quick))
             continue;
         double owed = targets[i].spent / (hopeful ? 1 : backward_weight);
         if (owed < least) {
@@ -245,9 +246,14 @@ static cldsa_status search_case(tuner_session *session, const tuner_case_info *i
             bool late = tuner_log_clock(session->log) >= session->case_end;
             if (chosen != (pass == 0) || (!chosen && (late || session->options->quick)))
                 continue;
+            targets[i].passed_over = !chosen && tuner_is_behind(session, targets[i].space->variant);
+            if (targets[i].passed_over)
+                continue;
             CLDSA_TRY(tuner_evaluate(session, &targets[i], targets[i].space->fallback, NULL, &seconds));
             if (chosen && isfinite(seconds))
                 session->default_seconds = seconds;
+            else if (!chosen)
+                tuner_note_behind(session, targets[i].space->variant, seconds);
         }
     for (int i = 0; i < count; ++i)
         if (targets[i].search.tried)

@@ -177,6 +177,30 @@ static void odd_extents_keep_what_ties_them(void **state) {
     }
 }
 
+/* What one call shows of a variant counts for those like it, less with every doubling, and for no other operation. */
+static void variants_far_behind_are_remembered(void **state) {
+    (void)state;
+    assert_float_equal(tuner_doublings("R=64 T=1024", "R=16 T=2048"), 3, 1e-12);
+    assert_true(isinf(tuner_doublings("R=64 T=1024", "R=64")));
+    tuner_log log = {.records = cJSON_CreateArray()};
+    tuner_case here = {.op = "topk", .dims = "R=64 T=1024"}, near = {.op = "topk", .dims = "R=128 T=1024"},
+               away = {.op = "topk", .dims = "R=4 T=1024"}, other = {.op = "select", .dims = "R=64 T=1024"};
+    tuner_session session = {.log = &log, .now = &here, .default_seconds = 1e-3};
+    tuner_note_behind(&session, "radix", 2e-3);
+    tuner_note_behind(&session, "broken", INFINITY);
+    assert_int_equal(cJSON_GetArraySize(log.records), 0);
+    tuner_note_behind(&session, "bitonic", 8e-3);
+    assert_true(tuner_is_behind(&session, "bitonic"));
+    assert_false(tuner_is_behind(&session, "radix"));
+    session.now = &near;
+    assert_true(tuner_is_behind(&session, "bitonic"));
+    session.now = &away;
+    assert_false(tuner_is_behind(&session, "bitonic"));
+    session.now = &other;
+    assert_false(tuner_is_behind(&session, "bitonic"));
+    cJSON_Delete(log.records);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spaces_hold_what_is_legal),
@@ -184,6 +208,7 @@ int main(void) {
         cmocka_unit_test(batches_lose_nothing),
         cmocka_unit_test(a_default_stays_unless_clearly_beaten),
         cmocka_unit_test(odd_extents_keep_what_ties_them),
+        cmocka_unit_test(variants_far_behind_are_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
