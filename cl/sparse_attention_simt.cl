@@ -87,21 +87,21 @@ sparse_attention_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global co
     barrier(CLK_LOCAL_MEM_FENCE);
     _Pragma("unroll") for (uint h = 0; h < HEADS; ++h)
     {
-        if (h >= live)
-            break;
-        ulong to = first + h;
+        const bool lives = h < live; // those beyond repeat the last, and write nothing
+        const uint own = min(h, live - 1);
+        ulong to = first + own;
         float all = 0.0f;
         for (uint j = 0; j < PLACES; ++j)
             all += score[h * PLACES + j];
 #if PARTIAL
         ulong rows = (ulong)get_num_groups(0) * num_heads;
         __global float *parts = parts_ + parts_off;
-        if (id == 0)
+        if (lives && id == 0)
             store_part(parts, get_num_groups(2), rows, part, to, of_head[h], all);
 #else
-        float lse, factor = row_factor(of_head[h], all, attn_sink_ + attn_sink_off, first_head + h, &lse);
+        float lse, factor = row_factor(of_head[h], all, attn_sink_ + attn_sink_off, first_head + own, &lse);
 #if HAS_LSE
-        if (id == 0)
+        if (lives && id == 0)
             lse_[lse_off + to] = lse;
 #endif
 #endif
@@ -110,7 +110,7 @@ sparse_attention_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global co
             float4 x = over_teams(sum[h * OWNED(DV) + i], partial);
             float column[4] = {x.x, x.y, x.z, x.w};
             for (uint n = 0; n < 4; ++n)
-                if (id < LANES && COLUMN(i) + n < DV) {
+                if (lives && id < LANES && COLUMN(i) + n < DV) {
 #if PARTIAL
                     parts[PART_SUMS(rows, part, to) + COLUMN(i) + n] = column[n];
 #else
