@@ -12,13 +12,32 @@
 
 #include "sparse_attention_simt.clh"
 
-DEFINE_TILE_DOTS(dots_k, HEADS, Q_DTYPE, D, KV_DTYPE, D, D)
-DEFINE_TILE_DOTS(dots_v, HEADS, F32, DV, KV_DTYPE, V_WIDTH, DV)
-DEFINE_TILE_SUM(sum_k, HEADS, KV_DTYPE, D, D)
-DEFINE_TILE_DOTS(dots_q, 1, KV_DTYPE, D, Q_DTYPE, D, D)
-DEFINE_TILE_DOTS(dots_dout, 1, KV_DTYPE, V_WIDTH, F32, DV, DV)
-DEFINE_TILE_SUM(sum_q, 1, Q_DTYPE, D, D)
-DEFINE_TILE_SUM(sum_dout, 1, F32, DV, DV)
+#ifndef DOUT_VEC
+#define DOUT_VEC 0 // 1: rows of dout begin on 4 elements, and DV is a multiple of 4
+#endif
+#define PLACES STEP(HEADS)
+
+DEFINE_LOAD_FIXED(load_queries, HEADS, Q_DTYPE, Q_VEC, D, D)
+DEFINE_LOAD_FIXED(load_douts, HEADS, F32, DOUT_VEC, DV, DV)
+DEFINE_TEAM_DOTS(dots_k, HEADS, KV_DTYPE, K_VEC, D, D)
+DEFINE_TEAM_DOTS(dots_v, HEADS, KV_DTYPE, V_VEC, V_WIDTH, DV)
+DEFINE_TEAM_SUM(sum_k, HEADS, KV_DTYPE, K_VEC, D, D)
+
+DEFINE_LOAD_FIXED(load_key, 1, KV_DTYPE, K_VEC, D, D)
+DEFINE_LOAD_FIXED(load_value, 1, KV_DTYPE, V_VEC, V_WIDTH, DV)
+DEFINE_TEAM_DOTS(dots_q, 1, Q_DTYPE, Q_VEC, D, D)
+DEFINE_TEAM_DOTS(dots_dout, 1, F32, DOUT_VEC, DV, DV)
+DEFINE_TEAM_SUM(sum_q, 1, Q_DTYPE, Q_VEC, D, D)
+DEFINE_TEAM_SUM(sum_dout, 1, F32, DOUT_VEC, DV, DV)
+
+// The work-item's four columns of a row of `width`, from column c on.
+inline void store_columns(float4 x, uint c, uint width, __global float *row)
+{
+    float column[4] = {x.x, x.y, x.z, x.w};
+    for (uint n = 0; n < 4; ++n)
+        if (c + n < width)
+            row[c + n] = column[n];
+}
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
 backward_dq(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(KV_DTYPE) *k_, ulong k_off,
@@ -27,38 +46,38 @@ backward_dq(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(K
             __global const float *rows_, ulong rows_off, __global float *dq_, ulong dq_off, uint num_queries,
             uint num_keys, uint num_heads, uint topk, float scale)
 {
-    __local float tile[ROWS * PITCH], front[HEADS * DEPTH], score[HEADS * ROWS], ds[HEADS * ROWS];
-    __local uint list[ROWS];
+    LOCAL_PARTIAL;
+    __local float ds[WG];
+    __local uint list[PLACES];
     const uint num_kv_heads = num_heads / GROUP, head_blocks = (GROUP + HEADS - 1) / HEADS;
-    uint lane = get_local_id(0), block = get_group_id(1) % head_blocks, kv_head = get_group_id(1) / head_blocks;
+    uint id = get_local_id(0), head = id / PLACES, place = id % PLACES;
+    uint block = get_group_id(1) % head_blocks, kv_head = get_group_id(1) / head_blocks;
     uint b = get_group_id(0) / num_queries;
     ulong row = get_group_id(0), first = row * num_heads + kv_head * GROUP + block * HEADS;
     uint live = min((uint)HEADS, GROUP - block * HEADS);
     uint end = row_end(topk_length_ + topk_length_off, row, topk);
+    __global const float *own = rows_ + rows_off + 2 * (first + min(head, live - 1)); // L and delta
 
-    float sum[HEADS * OWNED(D)];
-    for (uint i = 0; i < HEADS * OWNED(D); ++i)
-        sum[i] = 0.0f;
-    for (uint at = 0; at < end; at += ROWS) {
-        load_list(indices_ + indices_off + row * topk, at, end, num_keys, num_kv_heads, b, kv_head, list);
-        dots_k(q_ + q_off, first, live, k_ + k_off, list, tile, front, score);
-        dots_v(dout_ + dout_off, first, live, v_ + v_off, list, tile, front, ds);
-        for (uint e = lane; e < HEADS * ROWS; e += WG) {
-            uint h = e / ROWS;
-            float gradient = 0.0f;
-            if (h < live && list[e % ROWS] != NO_ROW) {
-                __global const float *r = rows_ + rows_off + 2 * (first + h);
-                gradient = scale * exp(fma(scale, score[e], -r[0])) * (ds[e] - r[1]);
-            }
-            ds[e] = gradient;
-        }
+    float4 q[HEADS * OWNED(D)], dout[HEADS * OWNED(DV)], sum[HEADS * OWNED(D)];
+    load_queries(q_ + q_off, first, live, q);
+    load_douts(dout_ + dout_off, first, live, dout);
+    clear(sum, HEADS * OWNED(D));
+    for (uint at = 0; at < end; at += PLACES) {
+        load_list(indices_ + indices_off + row * topk, at, end, PLACES, num_keys, num_kv_heads, b, kv_head, list);
+        dots_k(q, k_ + k_off, list, partial);
+        float score = own_dot(partial);
+        dots_v(dout, v_ + v_off, list, partial);
+        float dp = own_dot(partial);
+        ds[id] = list[place] != NO_ROW && head < live ? scale * exp(fma(scale, score, -own[0])) * (dp - own[1]) : 0.0f;
         barrier(CLK_LOCAL_MEM_FENCE);
         sum_k(k_ + k_off, list, ds, sum);
     }
-    for (uint h = 0; h < HEADS; ++h)
-        for (uint i = 0; i < OWNED(D); ++i)
-            if (h < live && lane + i * WG < D)
-                dq_[dq_off + (first + h) * D + lane + i * WG] = sum[h * OWNED(D) + i];
+    _Pragma("unroll") for (uint h = 0; h < HEADS; ++h) _Pragma("unroll") for (uint i = 0; i < OWNED(D); ++i)
+    {
+        float4 x = over_teams(sum[h * OWNED(D) + i], partial);
+        if (id < LANES && h < live)
+            store_columns(x, COLUMN(i), D, dq_ + dq_off + (first + h) * D);
+    }
 }
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
@@ -68,57 +87,59 @@ backward_dkv(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(
              __global const uint *entry_, ulong entry_off, __global float *dk_, ulong dk_off, __global float *dv_,
              ulong dv_off, uint num_queries, uint num_keys, uint num_heads, uint topk, float scale)
 {
-    __local float tile[ROWS * PITCH], front[DEPTH], p[ROWS], ds[ROWS];
-    __local uint list[ROWS];
+    LOCAL_PARTIAL;
+    __local float p[WG], ds[WG];
+    __local uint list[WG];
     const uint num_kv_heads = num_heads / GROUP;
-    uint lane = get_local_id(0), kv_head = get_group_id(1), t = get_group_id(0) % num_keys;
+    uint id = get_local_id(0), kv_head = get_group_id(1), t = get_group_id(0) % num_keys;
     uint b = get_group_id(0) / num_keys;
     ulong key = (ulong)get_group_id(0) * num_kv_heads + kv_head;
     __global const uint *start = start_ + start_off + (ulong)b * (num_keys + 1) + t;
     __global const uint *entry = entry_ + entry_off + (ulong)b * num_queries * topk + start[0];
     ulong end = (ulong)(start[1] - start[0]) * GROUP;
 
-    float sum_key[OWNED(D)], sum_value[OWNED(DV)];
-    for (uint i = 0; i < OWNED(D); ++i)
-        sum_key[i] = 0.0f;
-    for (uint i = 0; i < OWNED(DV); ++i)
-        sum_value[i] = 0.0f;
-    for (ulong at = 0; at < end; at += ROWS) {
-        barrier(CLK_LOCAL_MEM_FENCE); // the last tile's readers are done
-        if (lane < ROWS) {
-            ulong i = at + lane;
-            uint query = i < end ? b * num_queries + entry[i / GROUP] / topk : 0;
-            list[lane] = i < end ? query * num_heads + kv_head * GROUP + (uint)(i % GROUP) : NO_ROW;
-        }
+    float4 k[OWNED(D)], v[OWNED(DV)], sum_key[OWNED(D)], sum_value[OWNED(DV)];
+    load_key(k_ + k_off, key, 1, k);
+    load_value(v_ + v_off, key, 1, v);
+    clear(sum_key, OWNED(D));
+    clear(sum_value, OWNED(DV));
+    for (ulong at = 0; at < end; at += WG) {
+        ulong i = at + id;
+        uint query = i < end ? b * num_queries + entry[i / GROUP] / topk : 0;
+        uint row = i < end ? query * num_heads + kv_head * GROUP + (uint)(i % GROUP) : NO_ROW;
+        barrier(CLK_LOCAL_MEM_FENCE); // the last step's readers are done
+        list[id] = row;
         barrier(CLK_LOCAL_MEM_FENCE);
-        dots_q(k_ + k_off, key, 1, q_ + q_off, list, tile, front, p);
-        dots_dout(v_ + v_off, key, 1, dout_ + dout_off, list, tile, front, ds);
-        if (lane < ROWS) {
-            float weight = 0.0f, gradient = 0.0f;
-            if (list[lane] != NO_ROW) {
-                __global const float *r = rows_ + rows_off + 2 * (ulong)list[lane];
-                weight = exp(fma(scale, p[lane], -r[0]));
-                gradient = scale * weight * (ds[lane] - r[1]);
-            }
-            p[lane] = weight;
-            ds[lane] = gradient;
+        dots_q(k, q_ + q_off, list, partial);
+        float score = own_dot(partial);
+        dots_dout(v, dout_ + dout_off, list, partial);
+        float dp = own_dot(partial), weight = 0.0f, gradient = 0.0f;
+        if (row != NO_ROW) {
+            __global const float *r = rows_ + rows_off + 2 * (ulong)row; // L and delta
+            weight = exp(fma(scale, score, -r[0]));
+            gradient = scale * weight * (dp - r[1]);
         }
+        p[id] = weight;
+        ds[id] = gradient;
         barrier(CLK_LOCAL_MEM_FENCE);
         sum_q(q_ + q_off, list, ds, sum_key);
         sum_dout(dout_ + dout_off, list, p, sum_value);
     }
-    for (uint i = 0; i < OWNED(D); ++i)
-        if (lane + i * WG < D) {
-            float x = sum_key[i];
 #if LATENT
-            if (lane + i * WG < DV) // DV <= D, so the column's value gradient is this work-item's too
-                x += sum_value[min(i, (uint)OWNED(DV) - 1)];
+    // Values are the front of the keys, and a work-item's columns of both are the same.
+    _Pragma("unroll") for (uint i = 0; i < OWNED(DV); ++i) sum_key[i] += sum_value[i];
+#else
+    _Pragma("unroll") for (uint i = 0; i < OWNED(DV); ++i)
+    {
+        float4 x = over_teams(sum_value[i], partial);
+        if (id < LANES)
+            store_columns(x, COLUMN(i), DV, dv_ + dv_off + key * DV);
+    }
 #endif
-            dk_[dk_off + key * D + lane + i * WG] = x;
-        }
-#if !LATENT
-    for (uint i = 0; i < OWNED(DV); ++i)
-        if (lane + i * WG < DV)
-            dv_[dv_off + key * DV + lane + i * WG] = sum_value[i];
-#endif
+    _Pragma("unroll") for (uint i = 0; i < OWNED(D); ++i)
+    {
+        float4 x = over_teams(sum_key[i], partial);
+        if (id < LANES)
+            store_columns(x, COLUMN(i), D, dk_ + dk_off + key * D);
+    }
 }

@@ -80,6 +80,14 @@ bool cldsa_sparse_simt_can_run(const cldsa_run *run);
 /* Heads per work-group: the power of two that holds a kv head's, at most `most`. */
 int cldsa_sparse_simt_heads(const cldsa_run *run, int most);
 
+/* The first tunables of both passes. Defaults by what a work-item keeps in registers: its columns of so many rows of D
+ * and of Dv columns for each head. */
+#define CLDSA_SPARSE_SIMT_HEADS                                                                                        \
+    { "MAX_HEADS", 4, {1, 2, 4, 8}, "heads per work-group, at most" }
+#define CLDSA_SPARSE_SIMT_LANES                                                                                        \
+    { "LANES", 16, {8, 16, 32}, "work-items that read a row together" }
+void cldsa_sparse_simt_defaults(const cldsa_run *run, int rows_of_d, int rows_of_dv, int *tune);
+
 /* The forward pass: few heads to a kv head, and many. */
 extern const cldsa_variant cldsa_sparse_attention_simt, cldsa_sparse_attention_tile;
 

@@ -130,6 +130,11 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
     int heads = cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
     char options[CLDSA_OPTIONS_MAX];
     cldsa_sparse_options(run, &in, false, heads, options);
+    const size_t used = strlen(options);
+    snprintf(options + used, sizeof options - used, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d -DDOUT_VEC=%d",
+             cldsa_rows_in_fours(&a->q, d[SPARSE_D]), cldsa_rows_in_fours(&a->k, d[SPARSE_D]),
+             d[SPARSE_DV] % 4 == 0 && cldsa_rows_in_fours(&v, in.v.mem ? d[SPARSE_DV] : d[SPARSE_D]),
+             cldsa_rows_in_fours(&a->dout, d[SPARSE_DV]));
     cldsa_kernel *make_dq, *make_dkv;
     CLDSA_TRY(cldsa_run_kernel(run, "backward_dq", options, &make_dq));
     CLDSA_TRY(cldsa_run_kernel(run, "backward_dkv", options, &make_dkv));
@@ -153,15 +158,14 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_context_capabilities(run->ctx)->sub_group_size >= 64)
-        tune[0] = 8; /* AMD's compiler spills at 16 heads of a latent in waves of 64 */
-    tune[2] = cldsa_default_unroll(run);
+    cldsa_sparse_simt_defaults(run, 2, 1, tune); /* q and the sums of k, and dout */
+    tune[3] = cldsa_default_unroll(run);
 }
 
 const cldsa_variant cldsa_sparse_attention_backward_simt = {
     .name = "simt",
     .file = "sparse_attention_backward_simt.cl",
-    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"}, TUNE_CHUNK, CLDSA_TUNE_UNROLL},
+    .tunables = {CLDSA_SPARSE_SIMT_HEADS, CLDSA_SPARSE_SIMT_LANES, TUNE_CHUNK, CLDSA_TUNE_UNROLL},
     .can_run = index_can_run,
     .defaults = simt_defaults,
     .workspace = simt_workspace,

@@ -89,37 +89,61 @@ int cldsa_sparse_simt_heads(const cldsa_run *run, int most) {
     return heads;
 }
 
-enum { SIMT_KEYS = 32, SIMT_GROUPS_PER_UNIT = 8 };
+/* Vectors of four columns that a work-item has of a row. */
+static int owned(int64_t width, int lanes) {
+    return (int)cldsa_ceil_div(width, 4 * lanes);
+}
 
-static launch simt_launch(int heads) {
-    return (launch){.kernel = "sparse_attention_simt", .items = SPARSE_SIMT_WG, .heads = heads, .keys = SIMT_KEYS};
+void cldsa_sparse_simt_defaults(const cldsa_run *run, int rows_of_d, int rows_of_dv, int *tune) {
+    enum { MOST_FLOATS = 96 }; /* in registers, of the rows that a work-item keeps */
+    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV], widest = d > dv ? d : dv;
+    tune[1] = widest <= 32 ? 8 : widest <= 64 ? 16 : 32;
+    const int floats = 4 * (rows_of_d * owned(d, tune[1]) + rows_of_dv * owned(dv, tune[1]));
+    while (tune[0] > 1 && tune[0] * floats > MOST_FLOATS)
+        tune[0] /= 2;
+}
+
+static launch simt_launch(const cldsa_run *run, int most_heads) {
+    const int heads = cldsa_sparse_simt_heads(run, most_heads);
+    return (launch){
+        .kernel = "sparse_attention_simt", .items = SPARSE_SIMT_WG, .heads = heads, .keys = SPARSE_SIMT_WG / heads};
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
-    if (cldsa_context_capabilities(run->ctx)->sub_group_size >= 64)
-        tune[0] = 8; /* AMD's compiler spills at 16 heads of a latent in waves of 64 */
-    tune[2] = cldsa_default_unroll(run);
-    tune[1] = cldsa_attention_default_split(run, groups(run, cldsa_sparse_simt_heads(run, tune[0])),
-                                            cldsa_ceil_div(run->dims[SPARSE_K], SIMT_KEYS), SIMT_GROUPS_PER_UNIT);
+    enum { GROUPS_PER_UNIT = 8 };
+    cldsa_sparse_simt_defaults(run, 1, 1, tune); /* q and the sums of v */
+    const launch how = simt_launch(run, tune[0]);
+    tune[2] = cldsa_attention_default_split(run, groups(run, how.heads), cldsa_ceil_div(run->dims[SPARSE_K], how.keys),
+                                            GROUPS_PER_UNIT);
+    tune[3] = cldsa_default_unroll(run);
 }
 
 static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const launch how = simt_launch(0);
+    const launch how = simt_launch(run, cldsa_run_tune(run, "MAX_HEADS"));
     *preferred = preferred_bytes(run, &how);
     *minimum = 0;
 }
 
+/* Which rows are read four elements at a time. */
+static void row_options(const cldsa_run *run, char options[64]) {
+    const cldsa_sparse_attention_args *a = run->args;
+    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
+    snprintf(options, 64, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d", cldsa_rows_in_fours(&a->q, d),
+             cldsa_rows_in_fours(&a->k, d),
+             dv % 4 == 0 && (a->v.mem ? cldsa_rows_in_fours(&a->v, dv) : cldsa_rows_in_fours(&a->k, d)));
+}
+
 static cldsa_status simt_enqueue(cldsa_run *run) {
-    const launch how = simt_launch(cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS")));
-    return enqueue(run, &how, "");
+    const launch how = simt_launch(run, cldsa_run_tune(run, "MAX_HEADS"));
+    char more[64];
+    row_options(run, more);
+    return enqueue(run, &how, more);
 }
 
 const cldsa_variant cldsa_sparse_attention_simt = {
     .name = "simt",
     .file = "sparse_attention_simt.cl",
-    .tunables = {{"MAX_HEADS", 16, {4, 8, 16}, "heads per work-group, at most"},
-                 CLDSA_TUNE_ATTENTION_SPLIT,
-                 CLDSA_TUNE_UNROLL},
+    .tunables = {CLDSA_SPARSE_SIMT_HEADS, CLDSA_SPARSE_SIMT_LANES, CLDSA_TUNE_ATTENTION_SPLIT, CLDSA_TUNE_UNROLL},
     .can_run = cldsa_sparse_simt_can_run,
     .defaults = simt_defaults,
     .workspace = simt_workspace,
@@ -160,13 +184,9 @@ static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *mini
 }
 
 static cldsa_status tile_enqueue(cldsa_run *run) {
-    const cldsa_sparse_attention_args *a = run->args;
-    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
     const launch how = tile_launch(run->tune);
     char more[64];
-    snprintf(more, sizeof more, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d", cldsa_rows_in_fours(&a->q, d),
-             cldsa_rows_in_fours(&a->k, d),
-             dv % 4 == 0 && (a->v.mem ? cldsa_rows_in_fours(&a->v, dv) : cldsa_rows_in_fours(&a->k, d)));
+    row_options(run, more);
     return enqueue(run, &how, more);
 }
 
