@@ -309,7 +309,8 @@ int main(int argc, char **argv) {
          .tunables = "LANES=8; LANES=16; simt:SPLIT=4; tile:SPLIT=3,ROWS=2",
          HARNESS_CASES(cases)},
         {.op = &cldsa_op_sparse_attention,
-         .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16",
+         .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16; simt:LANES=8,MAX_HEADS=2; "
+                     "simt:LANES=32,MAX_HEADS=8",
          HARNESS_CASES(row_cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
@@ -319,7 +320,8 @@ int main(int argc, char **argv) {
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
-         .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16",
+         .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16; simt:LANES=8,MAX_HEADS=2; "
+                     "simt:LANES=32,MAX_HEADS=8",
          HARNESS_CASES(row_backward_cases)},
     };
     const int failed = harness_work_limit() == 0 ? check_slabs() : 0;
