@@ -112,6 +112,18 @@ static cldsa_status make_rows(cldsa_run *run, const scratch *s) {
                          CLDSA_ARG_U32(d[SPARSE_H]));
 }
 
+/* What both variants' kernels are built with, and which rows they read four elements at a time. */
+static void kernel_options(const cldsa_run *run, const cldsa_sparse_inputs *in, int heads, char *options) {
+    const cldsa_sparse_attention_backward_args *a = run->args;
+    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
+    cldsa_sparse_options(run, in, false, heads, options);
+    const size_t used = strlen(options);
+    snprintf(options + used, CLDSA_OPTIONS_MAX - used, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d -DDOUT_VEC=%d",
+             cldsa_rows_in_fours(&a->q, d), cldsa_rows_in_fours(&a->k, d),
+             dv % 4 == 0 && (a->v.mem ? cldsa_rows_in_fours(&a->v, dv) : cldsa_rows_in_fours(&a->k, d)),
+             cldsa_rows_in_fours(&a->dout, dv));
+}
+
 /* ---- simt: few heads to a kv head ------------------------------------------------------------------------------ */
 
 static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
@@ -129,12 +141,7 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
 
     int heads = cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_sparse_options(run, &in, false, heads, options);
-    const size_t used = strlen(options);
-    snprintf(options + used, sizeof options - used, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d -DDOUT_VEC=%d",
-             cldsa_rows_in_fours(&a->q, d[SPARSE_D]), cldsa_rows_in_fours(&a->k, d[SPARSE_D]),
-             d[SPARSE_DV] % 4 == 0 && cldsa_rows_in_fours(&v, in.v.mem ? d[SPARSE_DV] : d[SPARSE_D]),
-             cldsa_rows_in_fours(&a->dout, d[SPARSE_DV]));
+    kernel_options(run, &in, heads, options);
     cldsa_kernel *make_dq, *make_dkv;
     CLDSA_TRY(cldsa_run_kernel(run, "backward_dq", options, &make_dq));
     CLDSA_TRY(cldsa_run_kernel(run, "backward_dkv", options, &make_dkv));
@@ -314,16 +321,11 @@ typedef struct tile_call {
 
 static cldsa_status tile_kernels(cldsa_run *run, const cldsa_sparse_inputs *in, tile_call *c) {
     static const char *const names[] = {"backward_scores", "backward_dq", "backward_dkv", "backward_sum"};
-    const cldsa_sparse_attention_backward_args *a = run->args;
-    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
-    const bool k_vec = cldsa_rows_in_fours(&a->k, d);
     for (pass which = PASS_SCORES; which <= PASS_SUM; ++which) {
         char options[CLDSA_OPTIONS_MAX];
-        cldsa_sparse_options(run, in, false, 1, options);
+        kernel_options(run, in, 1, options);
         const size_t used = strlen(options);
-        snprintf(options + used, sizeof options - used, " -DPASS=%d -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d -DDOUT_VEC=%d",
-                 (int)which, cldsa_rows_in_fours(&a->q, d), k_vec, k_vec && dv % 4 == 0,
-                 cldsa_rows_in_fours(&a->dout, dv));
+        snprintf(options + used, sizeof options - used, " -DPASS=%d", (int)which);
         CLDSA_TRY(cldsa_run_kernel(run, names[which], options, &c->kernels[which]));
     }
     return CLDSA_SUCCESS;
