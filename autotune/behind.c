@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Slower than this many times the usual variant is far behind. */
-static const double far = 3;
+const double tuner_far_behind = 3;
 /*
  * A ratio says this much less for each doubling of an extent from its call to another. Eight doublings make of a 25
  * what must be measured: kernels for a few rows are that much slower where there are thousands.
@@ -32,7 +31,7 @@ double tuner_doublings(const char *dims, const char *others) {
 
 void tuner_note_behind(tuner_session *session, const char *variant, double seconds) {
     const double ratio = seconds / session->default_seconds;
-    if (!isfinite(ratio) || ratio < far)
+    if (!isfinite(ratio) || ratio < tuner_far_behind)
         return;
     cJSON *record = cJSON_CreateObject();
     cJSON_AddStringToObject(record, "behind", session->now->op);
@@ -50,7 +49,7 @@ bool tuner_is_behind(const tuner_session *session, const char *variant) {
             strcmp(cldsa_json_text(record, "variant"), variant) != 0)
             continue;
         const double ratio = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record, "times"));
-        if (ratio / pow(fading, tuner_doublings(session->now->dims, cldsa_json_text(record, "in"))) >= far)
+        if (ratio / pow(fading, tuner_doublings(session->now->dims, cldsa_json_text(record, "in"))) >= tuner_far_behind)
             return true;
     }
     return false;

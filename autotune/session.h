@@ -80,6 +80,9 @@ cJSON *tuner_open_request(const tuner_session *session, const tuner_case *test, 
 
 /* ---- variants that are far behind (behind.c) --------------------------------------------------------------------- */
 
+/* A variant this many times slower than the usual one's default is searched only a little, and passed over elsewhere.
+ */
+extern const double tuner_far_behind;
 /* Doublings of extents from one call of an operation to another: sums |log2| over "S=64 T=64"; INFINITY if others lie
  * in other extents. */
 double tuner_doublings(const char *dims, const char *others);

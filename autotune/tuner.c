@@ -10,8 +10,8 @@ enum { MOST_EARLIER = 3 };
 
 /* A candidate this much slower than the best of its variant cannot win. */
 static const double hopeless = 1.3;
-/* A variant this much slower than the usual one's default is searched only a little. */
-static const double backward = 3, backward_weight = 0.1;
+/* What a variant that is far behind gets of a case's time, next to another. */
+static const double backward_weight = 0.1;
 /* Part of a case's time for the search; the rest is for the finals. */
 static const double search_part = 0.75;
 /* Part of the time for CLBlast's own parameters, where gemm is tuned too. */
@@ -62,7 +62,7 @@ static void log_trial(tuner_session *session, const tuner_target *target, const 
 static double limit_of(const tuner_session *session, const tuner_target *target) {
     const tuner_search *search = &target->search;
     double own = search->best < search->space->count ? hopeless * search->seconds[search->best] : INFINITY;
-    double limit = fmin(own, backward * session->default_seconds); /* fmin passes over a NaN */
+    double limit = fmin(own, tuner_far_behind * session->default_seconds); /* fmin passes over a NaN */
     return isfinite(limit) ? limit : 0;
 }
 
@@ -151,7 +151,7 @@ static int most_owed(const tuner_session *session, const tuner_target *targets, 
     int chosen = -1;
     for (int i = 0; i < count; ++i) {
         const tuner_search *search = &targets[i].search;
-        bool hopeful = search->best < search->space->count && search->seconds[search->best] <= backward * best;
+        bool hopeful = search->best < search->space->count && search->seconds[search->best] <= tuner_far_behind * best;
         if (search->tried == search->space->count || targets[i].passed_over ||
             (search->tried == 0 && session->options->quick))
             continue;

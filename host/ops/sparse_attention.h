@@ -77,6 +77,9 @@ bool cldsa_sparse_vec_legal(const cldsa_run *run, const int *tune);
 enum { SPARSE_SIMT_WG = 128, SPARSE_INDEX_WG = 256 };
 bool cldsa_sparse_simt_can_run(const cldsa_run *run);
 
+/* cldsa_sparse_options, and which rows are read four elements at a time. */
+void cldsa_sparse_gpu_options(const cldsa_run *run, const cldsa_sparse_inputs *in, int heads, char *options);
+
 /* Heads per work-group: the power of two that holds a kv head's, at most `most`. */
 int cldsa_sparse_simt_heads(const cldsa_run *run, int most);
 

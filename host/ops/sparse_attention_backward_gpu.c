@@ -112,16 +112,13 @@ static cldsa_status make_rows(cldsa_run *run, const scratch *s) {
                          CLDSA_ARG_U32(d[SPARSE_H]));
 }
 
-/* What both variants' kernels are built with, and which rows they read four elements at a time. */
+/* What both variants' kernels are built with. */
 static void kernel_options(const cldsa_run *run, const cldsa_sparse_inputs *in, int heads, char *options) {
     const cldsa_sparse_attention_backward_args *a = run->args;
-    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
-    cldsa_sparse_options(run, in, false, heads, options);
+    cldsa_sparse_gpu_options(run, in, heads, options);
     const size_t used = strlen(options);
-    snprintf(options + used, CLDSA_OPTIONS_MAX - used, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d -DDOUT_VEC=%d",
-             cldsa_rows_in_fours(&a->q, d), cldsa_rows_in_fours(&a->k, d),
-             dv % 4 == 0 && (a->v.mem ? cldsa_rows_in_fours(&a->v, dv) : cldsa_rows_in_fours(&a->k, d)),
-             cldsa_rows_in_fours(&a->dout, dv));
+    snprintf(options + used, CLDSA_OPTIONS_MAX - used, " -DDOUT_VEC=%d",
+             cldsa_rows_in_fours(&a->dout, run->dims[SPARSE_DV]));
 }
 
 /* ---- simt: few heads to a kv head ------------------------------------------------------------------------------ */

@@ -45,8 +45,16 @@ static size_t preferred_bytes(const cldsa_run *run, const launch *how) {
     return cldsa_attention_parts_bytes(&rows, count);
 }
 
-/* `more`: the variant's own options. */
-static cldsa_status enqueue(cldsa_run *run, const launch *how, const char *more) {
+void cldsa_sparse_gpu_options(const cldsa_run *run, const cldsa_sparse_inputs *in, int heads, char *options) {
+    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
+    cldsa_sparse_options(run, in, false, heads, options);
+    const size_t used = strlen(options);
+    snprintf(options + used, CLDSA_OPTIONS_MAX - used, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d",
+             cldsa_rows_in_fours(&in->q, d), cldsa_rows_in_fours(&in->k, d),
+             dv % 4 == 0 && (in->v.mem ? cldsa_rows_in_fours(&in->v, dv) : cldsa_rows_in_fours(&in->k, d)));
+}
+
+static cldsa_status enqueue(cldsa_run *run, const launch *how) {
     const cldsa_sparse_attention_args *a = run->args;
     const int64_t *d = run->dims;
     const cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
@@ -54,10 +62,10 @@ static cldsa_status enqueue(cldsa_run *run, const launch *how, const char *more)
     const cldsa_attention_parts parts =
         cldsa_attention_cut_to_fit(run, &rows, d[SPARSE_K], how->keys, cldsa_run_tune(run, "SPLIT"));
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_sparse_options(run, &in, false, how->heads, options);
+    cldsa_sparse_gpu_options(run, &in, how->heads, options);
     const size_t used = strlen(options);
-    snprintf(options + used, sizeof options - used, " -DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d%s",
-             cldsa_dtype_macro(a->out.dtype), a->lse.mem != NULL, parts.count > 1, more);
+    snprintf(options + used, sizeof options - used, " -DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d",
+             cldsa_dtype_macro(a->out.dtype), a->lse.mem != NULL, parts.count > 1);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, how->kernel, options, &kernel));
     const size_t local[3] = {(size_t)how->items, 1, 1};
@@ -124,20 +132,9 @@ static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *mini
     *minimum = 0;
 }
 
-/* Which rows are read four elements at a time. */
-static void row_options(const cldsa_run *run, char options[64]) {
-    const cldsa_sparse_attention_args *a = run->args;
-    const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV];
-    snprintf(options, 64, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d", cldsa_rows_in_fours(&a->q, d),
-             cldsa_rows_in_fours(&a->k, d),
-             dv % 4 == 0 && (a->v.mem ? cldsa_rows_in_fours(&a->v, dv) : cldsa_rows_in_fours(&a->k, d)));
-}
-
 static cldsa_status simt_enqueue(cldsa_run *run) {
     const launch how = simt_launch(run, cldsa_run_tune(run, "MAX_HEADS"));
-    char more[64];
-    row_options(run, more);
-    return enqueue(run, &how, more);
+    return enqueue(run, &how);
 }
 
 const cldsa_variant cldsa_sparse_attention_simt = {
@@ -185,9 +182,7 @@ static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *mini
 
 static cldsa_status tile_enqueue(cldsa_run *run) {
     const launch how = tile_launch(run->tune);
-    char more[64];
-    row_options(run, more);
-    return enqueue(run, &how, more);
+    return enqueue(run, &how);
 }
 
 const cldsa_variant cldsa_sparse_attention_tile = {
