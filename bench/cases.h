@@ -139,19 +139,19 @@
 #define ATTENTION_BACKWARD(B, S, H, D, give_, fill_, small)                                                            \
     ATTENTION_BACKWARD_CASE(B, S, H, D, NULL, give_, fill_, NULL, small)
 
-/* Keys and values apart, as many key heads as query heads. */
-#define SPARSE_DIMS(S, T, K, H, D) "B=1 S=" S " T=" T " K=" K " H=" H " Hk=" H " D=" D " Dv=" D
-#define SPARSE(S, T, K, H, D)                                                                                          \
+/* Keys and values apart. */
+#define SPARSE_DIMS(S, T, K, H, Hk, D) "B=1 S=" S " T=" T " K=" K " H=" H " Hk=" Hk " D=" D " Dv=" D
+#define SPARSE(S, T, K, H, Hk, D)                                                                                      \
     {                                                                                                                  \
         .op = "sparse_attention",                                                                                      \
-        .spec = {.dims = SPARSE_DIMS(S, T, K, H, D), .give = "v lse", .fill = "indices=distinct T", PERIOD},           \
-        .check_dims = SPARSE_DIMS("33", "300", "70", H, D)                                                             \
+        .spec = {.dims = SPARSE_DIMS(S, T, K, H, Hk, D), .give = "v lse", .fill = "indices=distinct T", PERIOD},       \
+        .check_dims = SPARSE_DIMS("33", "300", "70", H, Hk, D)                                                         \
     }
-#define SPARSE_BACKWARD(S, T, K, H, D)                                                                                 \
+#define SPARSE_BACKWARD(S, T, K, H, Hk, D)                                                                             \
     {                                                                                                                  \
         .op = "sparse_attention_backward", .forward = "sparse_attention",                                              \
-        .spec = {.dims = SPARSE_DIMS(S, T, K, H, D), .give = "v dv", .fill = "indices=distinct T", PERIOD},            \
-        .check_dims = SPARSE_DIMS("33", "300", "70", H, D)                                                             \
+        .spec = {.dims = SPARSE_DIMS(S, T, K, H, Hk, D), .give = "v dv", .fill = "indices=distinct T", PERIOD},        \
+        .check_dims = SPARSE_DIMS("33", "300", "70", H, Hk, D)                                                         \
     }
 
 /* Latent form, 576 wide of which the first 512 are the value. */

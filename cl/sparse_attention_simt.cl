@@ -23,8 +23,10 @@
 #define PLACES STEP(HEADS)
 
 DEFINE_LOAD_FIXED(load_queries, HEADS, Q_DTYPE, Q_VEC, D, D)
-DEFINE_TEAM_DOTS(dots_k, HEADS, KV_DTYPE, K_VEC, D, D)
-DEFINE_TEAM_SUM(sum_v, HEADS, KV_DTYPE, V_VEC, V_WIDTH, DV)
+DEFINE_TEAM_ROWS(rows_k, HEADS, KV_DTYPE, K_VEC, D, D)
+DEFINE_TEAM_ROWS(rows_v, HEADS, KV_DTYPE, V_VEC, V_WIDTH, DV)
+DEFINE_TEAM_DOTS(dots_k, 0, rows_k, HEADS, KV_DTYPE, D)
+DEFINE_TEAM_SUM(sum_v, rows_v, HEADS, KV_DTYPE, DV)
 
 // The largest of a head's scores and `most`; a NaN is passed over, and comes out as a weight.
 inline float largest(__local const float *score, float most)
@@ -63,8 +65,9 @@ sparse_attention_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global co
     float maximum = -INFINITY, total = 0.0f; // of this work-item's head; and of its own places
     for (uint at = part * part_size; at < end; at += PLACES) {
         load_list(indices_ + indices_off + row * topk, at, end, PLACES, num_keys, num_kv_heads, b, kv_head, list);
-        dots_k(q, k_ + k_off, list, partial);
-        float dot = own_dot(partial), x = list[place] != NO_ROW ? scale * dot : -INFINITY;
+        dots_k(q, k_ + k_off, list, 0, partial);
+        finish_dots(partial);
+        float x = list[place] != NO_ROW ? scale * partial[id * PITCH] : -INFINITY;
         score[id] = x;
         barrier(CLK_LOCAL_MEM_FENCE);
         float m = largest(score + head * PLACES, maximum);
@@ -78,7 +81,7 @@ sparse_attention_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global co
         barrier(CLK_LOCAL_MEM_FENCE);
         _Pragma("unroll") for (uint h = 0; h < HEADS; ++h) _Pragma("unroll") for (uint i = 0; i < OWNED(DV); ++i)
             sum[h * OWNED(DV) + i] *= of_head[h];
-        sum_v(v_ + v_off, list, weight, sum);
+        sum_v(v_ + v_off, list, 0, weight, sum);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     score[id] = total;

@@ -73,8 +73,8 @@ bool cldsa_sparse_vec_legal(const cldsa_run *run, const int *tune);
 
 /* ---- GPUs (sparse_attention_gpu.c, sparse_attention_backward_gpu.c) --------------------------------------------- */
 
-/* Work-items per group of the attention kernels and of the index kernels. */
-enum { SPARSE_SIMT_WG = 128, SPARSE_INDEX_WG = 256 };
+/* Work-items per group of the kernels of rows and of the index. */
+enum { SPARSE_ROWS_WG = 128, SPARSE_INDEX_WG = 256 };
 bool cldsa_sparse_simt_can_run(const cldsa_run *run);
 
 /* cldsa_sparse_options, and which rows are read four elements at a time. */
@@ -83,13 +83,22 @@ void cldsa_sparse_gpu_options(const cldsa_run *run, const cldsa_sparse_inputs *i
 /* Heads per work-group: the power of two that holds a kv head's, at most `most`. */
 int cldsa_sparse_simt_heads(const cldsa_run *run, int most);
 
-/* The first tunables of both passes. Defaults by what a work-item keeps in registers: its columns of so many rows of D
- * and of Dv columns for each head. */
-#define CLDSA_SPARSE_SIMT_HEADS                                                                                        \
-    { "MAX_HEADS", 4, {1, 2, 4, 8}, "heads per work-group, at most" }
-#define CLDSA_SPARSE_SIMT_LANES                                                                                        \
-    { "LANES", 16, {8, 16, 32}, "work-items that read a row together" }
+/*
+ * The first tunables of both passes. Heads by what a work-item keeps in registers: its columns of so many rows of D and
+ * of Dv columns for each head. Small groups wait least at their barriers, so a group is one sub-group where that is
+ * known (on an H100, 8 heads of 64 and K = 256, forward: 0.158, 0.179 and 0.230 ms with groups of 32, 64 and 128).
+ */
+enum { SIMT_MAX_HEADS, SIMT_LANES, SIMT_WG, SIMT_OWN /* the pass' own tunables begin here */ };
+// clang-format off
+#define CLDSA_SPARSE_SIMT_TUNABLES                                              \
+    {"MAX_HEADS", 4, {1, 2, 4, 8}, "heads per work-group, at most"},            \
+    {"LANES", 16, {4, 8, 16, 32}, "work-items that read a row together"},       \
+    {"WG", 64, {32, 64, 128}, "work-items per group"}
+// clang-format on
 void cldsa_sparse_simt_defaults(const cldsa_run *run, int rows_of_d, int rows_of_dv, int *tune);
+
+/* Whether teams are large enough for so many kinds of dot products (KINDS of cl/sparse_attention_simt.clh). */
+bool cldsa_sparse_simt_legal(const cldsa_run *run, int kinds, const int *tune);
 
 /* The forward pass: few heads to a kv head, and many. */
 extern const cldsa_variant cldsa_sparse_attention_simt, cldsa_sparse_attention_tile;

@@ -99,14 +99,14 @@ static cldsa_status make_rows(cldsa_run *run, const scratch *s) {
     snprintf(options, sizeof options, "-DDV=%d -DHAS_SINK=%d", (int)d[SPARSE_DV], a->attn_sink.mem != NULL);
     cldsa_kernel *rows, *sink;
     CLDSA_TRY(cldsa_get_kernel(run->ctx, file, "backward_rows", options, &rows));
-    size_t local = SPARSE_SIMT_WG, each = (size_t)(queries * d[SPARSE_H]) * SPARSE_SIMT_WG;
+    size_t local = SPARSE_ROWS_WG, each = (size_t)(queries * d[SPARSE_H]) * SPARSE_ROWS_WG;
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, rows, 1, &each, &local, CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->dout),
                             CLDSA_ARG_TENSOR(a->lse), CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(s->rows),
                             CLDSA_ARG_U32(d[SPARSE_H])));
     if (!a->dsink.mem)
         return CLDSA_SUCCESS;
     CLDSA_TRY(cldsa_get_kernel(run->ctx, file, "backward_sink", options, &sink));
-    size_t heads = (size_t)d[SPARSE_H] * SPARSE_SIMT_WG;
+    size_t heads = (size_t)d[SPARSE_H] * SPARSE_ROWS_WG;
     return CLDSA_ENQUEUE(&run->stream, sink, 1, &heads, &local, CLDSA_ARG_TENSOR(s->rows),
                          CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_TENSOR(a->dsink), CLDSA_ARG_U64(queries),
                          CLDSA_ARG_U32(d[SPARSE_H]));
@@ -123,6 +123,10 @@ static void kernel_options(const cldsa_run *run, const cldsa_sparse_inputs *in, 
 
 /* ---- simt: few heads to a kv head ------------------------------------------------------------------------------ */
 
+enum { SIMT_HOLD = SIMT_OWN, SIMT_CHUNK, SIMT_UNROLL };
+#define TUNE_HOLD                                                                                                      \
+    { "HOLD", 0, {0, 1}, "1: gathered rows stay in registers and are read once" }
+
 static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
     const layout l = lay_out(run);
     *preferred = *minimum = layout_bytes(&l);
@@ -136,7 +140,7 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
     const layout l = lay_out(run);
     const scratch s = scratch_of(run, &l);
 
-    int heads = cldsa_sparse_simt_heads(run, cldsa_run_tune(run, "MAX_HEADS"));
+    int heads = cldsa_sparse_simt_heads(run, run->tune[SIMT_MAX_HEADS]);
     char options[CLDSA_OPTIONS_MAX];
     kernel_options(run, &in, heads, options);
     cldsa_kernel *make_dq, *make_dkv;
@@ -145,15 +149,15 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
     CLDSA_TRY(make_index(run, &l, &s));
     CLDSA_TRY(make_rows(run, &s));
 
-    size_t local[2] = {SPARSE_SIMT_WG, 1};
+    size_t local[2] = {(size_t)run->tune[SIMT_WG], 1};
     int64_t groups = d[SPARSE_HK] * cldsa_ceil_div(cldsa_sparse_group(run), heads);
-    size_t queries[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_S]) * SPARSE_SIMT_WG, (size_t)groups};
+    size_t queries[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_S]) * local[0], (size_t)groups};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, make_dq, 2, queries, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
                             CLDSA_ARG_TENSOR(v), CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
                             CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(s.rows), CLDSA_ARG_TENSOR(a->dq),
                             CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]),
                             CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_F32(in.softmax_scale)));
-    size_t keys[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_T]) * SPARSE_SIMT_WG, (size_t)d[SPARSE_HK]};
+    size_t keys[2] = {(size_t)(d[SPARSE_B] * d[SPARSE_T]) * local[0], (size_t)d[SPARSE_HK]};
     return CLDSA_ENQUEUE(&run->stream, make_dkv, 2, keys, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
                          CLDSA_ARG_TENSOR(v), CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(s.rows),
                          CLDSA_ARG_TENSOR(s.start), CLDSA_ARG_TENSOR(s.entry), CLDSA_ARG_TENSOR(a->dk),
@@ -161,17 +165,31 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
                          CLDSA_ARG_U32(d[SPARSE_H]), CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_F32(in.softmax_scale));
 }
 
+enum { SIMT_KINDS = 2 }; /* of dot products */
+
+static bool simt_legal(const cldsa_run *run, const int *tune) {
+    return cldsa_sparse_simt_legal(run, SIMT_KINDS, tune);
+}
+
+/* Rows are held where a work-item's share of a step's, at most a key's and a value's divided by the kinds, leaves room
+ * for the rest in its registers. CPUs have none to spare. */
 static void simt_defaults(const cldsa_run *run, int *tune) {
+    enum { MOST_HELD = 128 };
     cldsa_sparse_simt_defaults(run, 2, 1, tune); /* q and the sums of k, and dout */
-    tune[3] = cldsa_default_unroll(run);
+    const int64_t owned = 4 * tune[SIMT_LANES];
+    const int64_t row = cldsa_round_up(run->dims[SPARSE_D], owned) + cldsa_round_up(run->dims[SPARSE_DV], owned);
+    tune[SIMT_HOLD] =
+        !cldsa_context_capabilities(run->ctx)->is_cpu && !cldsa_few_registers(run) && row / SIMT_KINDS <= MOST_HELD;
+    tune[SIMT_UNROLL] = cldsa_default_unroll(run);
 }
 
 const cldsa_variant cldsa_sparse_attention_backward_simt = {
     .name = "simt",
     .file = "sparse_attention_backward_simt.cl",
-    .tunables = {CLDSA_SPARSE_SIMT_HEADS, CLDSA_SPARSE_SIMT_LANES, TUNE_CHUNK, CLDSA_TUNE_UNROLL},
+    .tunables = {CLDSA_SPARSE_SIMT_TUNABLES, TUNE_HOLD, TUNE_CHUNK, CLDSA_TUNE_UNROLL},
     .can_run = index_can_run,
     .defaults = simt_defaults,
+    .legal = simt_legal,
     .workspace = simt_workspace,
     .enqueue = simt_enqueue,
 };

@@ -105,44 +105,57 @@ static int owned(int64_t width, int lanes) {
 void cldsa_sparse_simt_defaults(const cldsa_run *run, int rows_of_d, int rows_of_dv, int *tune) {
     enum { MOST_FLOATS = 96 }; /* in registers, of the rows that a work-item keeps */
     const int64_t d = run->dims[SPARSE_D], dv = run->dims[SPARSE_DV], widest = d > dv ? d : dv;
-    tune[1] = widest <= 32 ? 8 : widest <= 64 ? 16 : 32;
-    const int floats = 4 * (rows_of_d * owned(d, tune[1]) + rows_of_dv * owned(dv, tune[1]));
-    while (tune[0] > 1 && tune[0] * floats > MOST_FLOATS)
-        tune[0] /= 2;
+    tune[SIMT_LANES] = widest <= 64 ? 8 : widest <= 128 ? 16 : 32;
+    const int floats = 4 * (rows_of_d * owned(d, tune[SIMT_LANES]) + rows_of_dv * owned(dv, tune[SIMT_LANES]));
+    while (tune[SIMT_MAX_HEADS] > 1 && tune[SIMT_MAX_HEADS] * floats > MOST_FLOATS)
+        tune[SIMT_MAX_HEADS] /= 2;
+    if (cldsa_context_capabilities(run->ctx)->sub_group_size <= 32)
+        tune[SIMT_WG] = 32;
 }
 
-static launch simt_launch(const cldsa_run *run, int most_heads) {
-    const int heads = cldsa_sparse_simt_heads(run, most_heads);
-    return (launch){
-        .kernel = "sparse_attention_simt", .items = SPARSE_SIMT_WG, .heads = heads, .keys = SPARSE_SIMT_WG / heads};
+bool cldsa_sparse_simt_legal(const cldsa_run *run, int kinds, const int *tune) {
+    return kinds * cldsa_sparse_simt_heads(run, tune[SIMT_MAX_HEADS]) <= tune[SIMT_LANES] &&
+           tune[SIMT_LANES] <= tune[SIMT_WG];
 }
+
+static bool simt_legal(const cldsa_run *run, const int *tune) {
+    return cldsa_sparse_simt_legal(run, 1, tune);
+}
+
+static launch simt_launch(const cldsa_run *run, const int *tune) {
+    const int heads = cldsa_sparse_simt_heads(run, tune[SIMT_MAX_HEADS]), items = tune[SIMT_WG];
+    return (launch){.kernel = "sparse_attention_simt", .items = items, .heads = heads, .keys = items / heads};
+}
+
+enum { SIMT_SPLIT = SIMT_OWN, SIMT_UNROLL };
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
     enum { GROUPS_PER_UNIT = 8 };
     cldsa_sparse_simt_defaults(run, 1, 1, tune); /* q and the sums of v */
-    const launch how = simt_launch(run, tune[0]);
-    tune[2] = cldsa_attention_default_split(run, groups(run, how.heads), cldsa_ceil_div(run->dims[SPARSE_K], how.keys),
-                                            GROUPS_PER_UNIT);
-    tune[3] = cldsa_default_unroll(run);
+    const launch how = simt_launch(run, tune);
+    tune[SIMT_SPLIT] = cldsa_attention_default_split(run, groups(run, how.heads),
+                                                     cldsa_ceil_div(run->dims[SPARSE_K], how.keys), GROUPS_PER_UNIT);
+    tune[SIMT_UNROLL] = cldsa_default_unroll(run);
 }
 
 static void simt_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const launch how = simt_launch(run, cldsa_run_tune(run, "MAX_HEADS"));
+    const launch how = simt_launch(run, run->tune);
     *preferred = preferred_bytes(run, &how);
     *minimum = 0;
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
-    const launch how = simt_launch(run, cldsa_run_tune(run, "MAX_HEADS"));
+    const launch how = simt_launch(run, run->tune);
     return enqueue(run, &how);
 }
 
 const cldsa_variant cldsa_sparse_attention_simt = {
     .name = "simt",
     .file = "sparse_attention_simt.cl",
-    .tunables = {CLDSA_SPARSE_SIMT_HEADS, CLDSA_SPARSE_SIMT_LANES, CLDSA_TUNE_ATTENTION_SPLIT, CLDSA_TUNE_UNROLL},
+    .tunables = {CLDSA_SPARSE_SIMT_TUNABLES, CLDSA_TUNE_ATTENTION_SPLIT, CLDSA_TUNE_UNROLL},
     .can_run = cldsa_sparse_simt_can_run,
     .defaults = simt_defaults,
+    .legal = simt_legal,
     .workspace = simt_workspace,
     .enqueue = simt_enqueue,
 };

@@ -306,7 +306,7 @@ static int check_slabs(void) {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_sparse_attention,
-         .tunables = "LANES=8; LANES=16; simt:SPLIT=4; tile:SPLIT=3,ROWS=2",
+         .tunables = "LANES=8; LANES=16; simt:SPLIT=4,WG=128; tile:SPLIT=3,ROWS=2",
          HARNESS_CASES(cases)},
         {.op = &cldsa_op_sparse_attention,
          .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16; simt:LANES=8,MAX_HEADS=2; "
@@ -315,7 +315,8 @@ int main(int argc, char **argv) {
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,
          .gradient_of = "dsink=attn_sink",
-         .tunables = "LANES=8; LANES=16; tile:HEAD_TILE=32,KEY_TILE=64,COLUMN_TILE=64,TK=8,WH=8,WP=4,WN=4,UNROLL=4",
+         .tunables = "LANES=8; LANES=16; simt:WG=64,HOLD=1; "
+                     "tile:HEAD_TILE=32,KEY_TILE=64,COLUMN_TILE=64,TK=8,WH=8,WP=4,WN=4,UNROLL=4",
          HARNESS_CASES(backward_cases)},
         {.op = &cldsa_op_sparse_attention_backward,
          .forward = &cldsa_op_sparse_attention,

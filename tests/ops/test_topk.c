@@ -104,6 +104,7 @@ static const harness_case cases[] = {
      .give = "indices count",
      .params = "k=600",
      .prepare = clustered},
+    {.name = "threshold far from the cut", .dims = "R=3 T=9001 K=2500", .give = "indices count", .params = "k=2500"},
     {.name = "very long",
      .dims = "R=1 T=1000003 K=2048",
      .give = "indices count mask",
