@@ -14,7 +14,9 @@
 //   2. p into local memory as [walked][owned];
 //   3. grad [owned][DBLOCK] += p^T * walked rows, KC rows at a time: rows 4y .. 4y+3 and columns 4x .. 4x+3 of every 64.
 // Gradients stay in registers for the whole walk. DIM beyond DBLOCK is split over work-groups, which repeat 1 and 2.
-// Enqueued by host/ops/indexer_scores_backward.c over (S / TILE * 256, HEADS * D blocks, B), and likewise for keys.
+// Few tiles of keys leave most of a device idle: then their walk is cut into `parts`, each with a dk of its own.
+// Enqueued by host/ops/indexer_scores_backward.c over (S / TILE * 256, HEADS * D blocks, B) and
+// (T / TILE * 256, KEY_HEADS * D blocks * parts, B).
 
 #include "dtype.clh"
 #include "exact.clh"
@@ -223,28 +225,31 @@ indexer_scores_backward_queries_simt(INPUTS, __global float *dq_, ulong dq_off, 
 }
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
-indexer_scores_backward_keys_simt(INPUTS, __global float *dk_, ulong dk_off, int S, int T)
+indexer_scores_backward_keys_simt(INPUTS, __global float *dk_, ulong dk_off, int S, int T, int parts)
 {
     __local float chunk[CHUNK_FLOATS];
     __local float p[TILE * ROW_FLOATS];
     const int x = (int)get_local_id(0) % 16, y = (int)get_local_id(0) / 16;
-    const int j0 = (int)get_group_id(0) * TILE, key_head = (int)get_group_id(1) / D_BLOCKS;
-    const int d0 = (int)get_group_id(1) % D_BLOCKS * DBLOCK;
+    const int j0 = (int)get_group_id(0) * TILE, part = (int)get_group_id(1) % parts;
+    const int key_head = (int)get_group_id(1) / parts / D_BLOCKS;
+    const int d0 = (int)get_group_id(1) / parts % D_BLOCKS * DBLOCK;
     const size_t b = get_group_id(2);
     const int own = min(TILE, T - j0);
     rows_ptr k = k_ + k_off + ((b * T + j0) * KEY_HEADS + key_head) * DIM;
     __global const int *ks = ks_ + ks_off + b * S;
     __global const int *ke = ke_ + ke_off + b * S;
+    __global float *dk = dk_ + dk_off + part * (get_num_groups(2) * T * KEY_HEADS * DIM);
 
     float grad[4][4 * D_GROUPS];
     // Causal: the first query that sees key j0 is S - T + j0.
     const int first = RANGE == 1 ? max(S - T + j0, 0) : 0;
     const int tiles = first < S ? (S - first + TILE - 1) / TILE : 0;
     const int heads = KEY_HEADS == 1 ? HEADS : 1;
+    const int steps = (tiles * heads + parts - 1) / parts; // of a part
     bool exact = false;
     do {
         CLEAR(grad)
-        for (int step = 0; step < tiles * heads; ++step) {
+        for (int step = part * steps; step < min((part + 1) * steps, tiles * heads); ++step) {
             const int h = KEY_HEADS == 1 ? step / tiles : key_head;
             const int i0 = first + step % tiles * TILE, count = min(TILE, S - i0);
             rows_ptr q = q_ + q_off + ((b * S + i0) * HEADS + h) * DIM;
@@ -272,5 +277,5 @@ indexer_scores_backward_keys_simt(INPUTS, __global float *dk_, ulong dk_off, int
 #pragma unroll
         for (int c = 0; c < 4 * D_GROUPS; ++c)
             if (4 * y + r < own && d0 + COLUMN(x, c) < DIM)
-                dk_[dk_off + ((b * T + j0 + 4 * y + r) * KEY_HEADS + key_head) * DIM + d0 + COLUMN(x, c)] = grad[r][c];
+                dk[((b * T + j0 + 4 * y + r) * KEY_HEADS + key_head) * DIM + d0 + COLUMN(x, c)] = grad[r][c];
 }

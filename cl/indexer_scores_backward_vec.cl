@@ -16,7 +16,8 @@
 //      dots, z, w                                         ->  p    [BLOCK][NR]
 //      grad [DIM][NR]         +=   stream^T x p                                     (columns of the stream likewise)
 //
-// Enqueued by host/ops/indexer_scores_backward.c over (S / NR, HEADS, B) and (T / NR, KEY_HEADS, B).
+// The stream past keys is cut into `parts`, each with a dk of its own, where there are fewer panels than compute units.
+// Enqueued by host/ops/indexer_scores_backward.c over (S / NR, HEADS, B) and (T / NR, KEY_HEADS * parts, B).
 
 #ifndef NV
 #define NV 4 // float16 vectors of queries or keys that a work-item owns (1 .. 4)
@@ -254,9 +255,10 @@ __kernel void indexer_scores_backward_keys_vec(
     __global const ELEM(Q_DTYPE) *q_, ulong q_off, __global const ELEM(Q_DTYPE) *k_, ulong k_off,
     __global const float *w_, ulong w_off, __global const float *k_scale_, ulong k_scale_off, __global const int *ks_,
     ulong ks_off, __global const int *ke_, ulong ke_off, __global const float *dscores_, ulong dscores_off,
-    __global const float *gate_, ulong gate_off, __global float *dk_, ulong dk_off, int S, int T)
+    __global const float *gate_, ulong gate_off, __global float *dk_, ulong dk_off, int S, int T, int parts)
 {
-    const int j0 = (int)get_global_id(0) * NR, key_head = get_global_id(1);
+    const int j0 = (int)get_global_id(0) * NR;
+    const int key_head = (int)get_global_id(1) / parts, part = (int)get_global_id(1) % parts;
     const size_t b = get_global_id(2);
     if (j0 >= T)
         return;
@@ -266,6 +268,8 @@ __kernel void indexer_scores_backward_keys_vec(
     __global const int *ks = ks_ + ks_off + b * S;
     __global const int *ke = ke_ + ke_off + b * S;
     const size_t first = ((b * T + j0) * KEY_HEADS + key_head) * DIM;
+    __global float *dk = dk_ + dk_off + part * (get_global_size(2) * T * KEY_HEADS * DIM);
+    const int rows = ((S + BLOCK - 1) / BLOCK + parts - 1) / parts * BLOCK; // of a part
 
     float16 panel[DIM * NV], grad[DIM * NV];
     pack_panel(k_ + k_off + first, KEY_HEADS * DIM, own, panel);
@@ -276,7 +280,7 @@ __kernel void indexer_scores_backward_keys_vec(
     do {
         for (int d = 0; d < DIM * NV; ++d)
             grad[d] = (float16)(0.0f);
-        for (int i0 = 0; i0 < S; i0 += BLOCK) {
+        for (int i0 = part * rows; i0 < min(S, (part + 1) * rows); i0 += BLOCK) {
             const int count = min(BLOCK, S - i0);
             const int2 seen = tile_range(ks, ke, i0, count, S, T);
             if (j0 >= seen.y || j0 + own <= seen.x)
@@ -305,5 +309,5 @@ __kernel void indexer_scores_backward_keys_vec(
         }
         exact = !exact && !all_finite((const float *)grad, DIM * NR);
     } while (exact);
-    store_grad(grad, own, dk_ + dk_off + first, KEY_HEADS * DIM);
+    store_grad(grad, own, dk + first, KEY_HEADS * DIM);
 }

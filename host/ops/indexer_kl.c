@@ -215,9 +215,10 @@ static cldsa_indexer_scores_backward_args scores_backward_args(const cldsa_run *
     };
 }
 
-/* Behind the losses' scratch: dI, then that of indexer_scores_backward. */
+/* Behind the losses' scratch: dI, then that of indexer_scores_backward, which takes what is there: at least up to
+ * least_end, at best up to end. */
 typedef struct backward_scratch {
-    size_t scores_at, rest_at, rest_bytes, end;
+    size_t scores_at, rest_at, least_end, end;
 } backward_scratch;
 
 static backward_scratch lay_out_backward(const cldsa_run *run, const cldsa_slab *slab) {
@@ -225,14 +226,15 @@ static backward_scratch lay_out_backward(const cldsa_run *run, const cldsa_slab 
     backward_scratch s = {.scores_at = lay_out_loss(run, &call).end};
     s.rest_at = s.scores_at + cldsa_slab_scores_bytes(slab);
     const cldsa_indexer_scores_backward_args rest = scores_backward_args(run, slab, *call.p); /* any buffer will do */
-    size_t minimum = 0;
-    cldsa_run_sub_workspace(run, &cldsa_op_indexer_scores_backward, &rest, &s.rest_bytes, &minimum);
-    s.end = s.rest_at + s.rest_bytes;
+    size_t preferred = 0, minimum = 0;
+    cldsa_run_sub_workspace(run, &cldsa_op_indexer_scores_backward, &rest, &preferred, &minimum);
+    s.least_end = s.rest_at + minimum;
+    s.end = s.rest_at + preferred;
     return s;
 }
 
 static size_t backward_scratch_bytes(const cldsa_run *run, const cldsa_slab *slab) {
-    return lay_out_backward(run, slab).end;
+    return lay_out_backward(run, slab).least_end;
 }
 
 /* Whole sequences: as many as fit into `bytes`, and all where dw is a sum over them. */
@@ -245,9 +247,11 @@ static cldsa_slab backward_slabs(const cldsa_run *run, size_t bytes) {
 }
 
 static void backward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const cldsa_slab least = backward_slabs(run, 0), best = backward_slabs(run, (size_t)run->tune[SLAB_MIB] << 20);
+    const size_t most = (size_t)run->tune[SLAB_MIB] << 20;
+    const cldsa_slab least = backward_slabs(run, 0), best = backward_slabs(run, most);
+    const backward_scratch s = lay_out_backward(run, &best);
     *minimum = backward_scratch_bytes(run, &least);
-    *preferred = backward_scratch_bytes(run, &best);
+    *preferred = s.end <= most ? s.end : s.least_end >= most ? s.least_end : most;
 }
 
 static cldsa_status backward_slab(cldsa_run *run, const cldsa_slab *slab) {
@@ -258,7 +262,7 @@ static cldsa_status backward_slab(cldsa_run *run, const cldsa_slab *slab) {
         cldsa_run_scratch(run, s.scores_at, CLDSA_F32, slab->batches * slab->rows * slab->keys);
     CLDSA_TRY(enqueue_scores(run, &call, slab, scratch, &a->dloss));
     const cldsa_indexer_scores_backward_args rest = scores_backward_args(run, slab, scratch);
-    return cldsa_run_sub(run, &cldsa_op_indexer_scores_backward, &rest, s.rest_at, s.rest_bytes);
+    return cldsa_run_sub(run, &cldsa_op_indexer_scores_backward, &rest, s.rest_at, run->workspace_bytes - s.rest_at);
 }
 
 static cldsa_status enqueue_backward(cldsa_run *run) {

@@ -40,9 +40,11 @@ static cldsa_status check(const cldsa_run *run) {
 /*
  * gate: with relu_out, the forward's scores; the gradient passes where they are above 0.
  * rows: with w [H], dw of every query [B,S,H], of which dw is the sum; sum_at is the scratch of that sum.
+ * parts: if more than one, dk of every part [parts, B*T*Hk*D], of which dk is the sum; part_sum_at likewise.
  */
 typedef struct scratch {
-    size_t gate_at, rows_at, sum_at, sum_bytes, total;
+    int parts;
+    size_t gate_at, rows_at, sum_at, sum_bytes, parts_at, part_sum_at, part_sum_bytes, total;
 } scratch;
 
 static cldsa_column_sum_args sum_args(const cldsa_run *run, cldsa_tensor rows) {
@@ -51,25 +53,53 @@ static cldsa_column_sum_args sum_args(const cldsa_run *run, cldsa_tensor rows) {
     return (cldsa_column_sum_args){.x = CLDSA_TENSOR(rows.mem, rows.offset, CLDSA_F32, in.B * in.S, in.H), .y = a->dw};
 }
 
-static scratch lay_out(const cldsa_run *run) {
+static int64_t dk_numel(const cldsa_run *run) {
+    const cldsa_indexer_inputs in = inputs(run);
+    return in.B * in.T * in.Hk * in.D;
+}
+
+static cldsa_column_sum_args part_sum_args(const cldsa_run *run, int parts, cldsa_tensor all) {
+    const args_t *a = run->args;
+    return (cldsa_column_sum_args){.x = CLDSA_TENSOR(all.mem, all.offset, CLDSA_F32, parts, dk_numel(run)),
+                                   .y = CLDSA_TENSOR(a->dk.mem, a->dk.offset, CLDSA_F32, dk_numel(run))};
+}
+
+static scratch lay_out(const cldsa_run *run, int parts) {
     enum { ALIGNMENT = 256 };
     cldsa_indexer_inputs in = inputs(run);
-    scratch s = {0};
+    scratch s = {.parts = parts};
+    size_t minimum = 0;
     if (in.relu_out)
         s.rows_at = (size_t)cldsa_round_up(in.B * in.S * in.T * (int64_t)sizeof(cl_float), ALIGNMENT);
     s.sum_at = s.total = s.rows_at;
     if (in.w->rank == 1) {
         s.sum_at += (size_t)cldsa_round_up(in.B * in.S * in.H * (int64_t)sizeof(cl_float), ALIGNMENT);
         cldsa_column_sum_args sum = sum_args(run, *in.w);
-        size_t minimum = 0;
         cldsa_run_sub_workspace(run, &cldsa_op_column_sum, &sum, &s.sum_bytes, &minimum);
         s.total = s.sum_at + s.sum_bytes;
+    }
+    if (parts > 1) {
+        s.parts_at = (size_t)cldsa_round_up((int64_t)s.total, ALIGNMENT);
+        s.part_sum_at =
+            s.parts_at + (size_t)cldsa_round_up(parts * dk_numel(run) * (int64_t)sizeof(cl_float), ALIGNMENT);
+        cldsa_column_sum_args sum = part_sum_args(run, parts, *in.w);
+        cldsa_run_sub_workspace(run, &cldsa_op_column_sum, &sum, &s.part_sum_bytes, &minimum);
+        s.total = s.part_sum_at + s.part_sum_bytes;
     }
     return s;
 }
 
+/* As many parts as wanted, or as there is room for. */
+static scratch lay_out_to_fit(const cldsa_run *run) {
+    int parts = cldsa_run_tune(run, "SPLIT");
+    while (parts > 1 && lay_out(run, parts).total > run->workspace_bytes)
+        parts /= 2;
+    return lay_out(run, parts);
+}
+
 static void workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    *preferred = *minimum = lay_out(run).total;
+    *preferred = lay_out(run, cldsa_run_tune(run, "SPLIT")).total;
+    *minimum = lay_out(run, 1).total;
 }
 
 /* ---- launches, common to both variants ------------------------------------------------------------------------- */
@@ -100,8 +130,8 @@ static cldsa_status enqueue_gate(cldsa_run *run, cldsa_tensor gate) {
 static cldsa_status enqueue_gradients(cldsa_run *run, const launch_shape *shape) {
     const args_t *a = run->args;
     cldsa_indexer_inputs in = inputs(run);
-    scratch s = lay_out(run);
-    cldsa_tensor gate = a->dscores, rows = a->dw; /* stand-ins where there is no scratch */
+    const scratch s = lay_out_to_fit(run);
+    cldsa_tensor dk = a->dk, gate = a->dscores, rows = a->dw; /* stand-ins where there is no scratch */
     if (in.relu_out) {
         gate = cldsa_run_scratch(run, s.gate_at, CLDSA_F32, in.B * in.S * in.T);
         CLDSA_TRY(enqueue_gate(run, gate));
@@ -122,21 +152,41 @@ static cldsa_status enqueue_gradients(cldsa_run *run, const launch_shape *shape)
                             CLDSA_ARG_TENSOR(gate), CLDSA_ARG_TENSOR(a->dq), CLDSA_ARG_TENSOR(rows),
                             CLDSA_ARG_I32(in.S), CLDSA_ARG_I32(in.T)));
     CLDSA_TRY(cldsa_run_kernel(run, shape->keys, options, &kernel));
+    if (s.parts > 1)
+        dk = cldsa_run_scratch(run, s.parts_at, CLDSA_F32, s.parts * dk_numel(run));
     size_t over_keys[3] = {(size_t)cldsa_ceil_div(in.T, shape->tile) * shape->items,
-                           (size_t)(in.Hk * shape->column_groups), (size_t)in.B};
+                           (size_t)(in.Hk * shape->column_groups * s.parts), (size_t)in.B};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, over_keys, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
                             CLDSA_ARG_TENSOR(a->w), CLDSA_ARG_TENSOR(a->k_scale), CLDSA_ARG_TENSOR(a->ks),
                             CLDSA_ARG_TENSOR(a->ke), CLDSA_ARG_TENSOR(a->dscores), CLDSA_ARG_TENSOR(gate),
-                            CLDSA_ARG_TENSOR(a->dk), CLDSA_ARG_I32(in.S), CLDSA_ARG_I32(in.T)));
+                            CLDSA_ARG_TENSOR(dk), CLDSA_ARG_I32(in.S), CLDSA_ARG_I32(in.T), CLDSA_ARG_I32(s.parts)));
+    if (s.parts > 1) {
+        cldsa_column_sum_args sum = part_sum_args(run, s.parts, dk);
+        CLDSA_TRY(cldsa_run_sub(run, &cldsa_op_column_sum, &sum, s.part_sum_at, s.part_sum_bytes));
+    }
     if (a->w.rank > 1)
         return CLDSA_SUCCESS;
     cldsa_column_sum_args sum = sum_args(run, rows);
     return cldsa_run_sub(run, &cldsa_op_column_sum, &sum, s.sum_at, s.sum_bytes);
 }
 
+/* The parts of the keys' pass: enough for every compute unit to have several work-groups. */
+#define TUNE_SPLIT                                                                                                     \
+    { "SPLIT", 1, {1, 2, 4, 8, 16, 32, 64}, "parts of the queries whose gradients of k are added at the end, at most" }
+
+static int default_split(const cldsa_run *run, int64_t groups, int per_unit) {
+    enum { MOST = 64, MOST_BYTES = 256 << 20 };
+    const int64_t wanted = (int64_t)cldsa_context_device_info(run->ctx)->compute_units * per_unit;
+    const int64_t bytes = dk_numel(run) * (int64_t)sizeof(cl_float);
+    int split = 1;
+    while (groups * split < wanted && split < MOST && 2 * split * bytes <= MOST_BYTES)
+        split *= 2;
+    return split;
+}
+
 /* ---- vec ------------------------------------------------------------------------------------------------------- */
 
-enum { NV, MR, MD, BLOCK_TILES };
+enum { NV, MR, MD, BLOCK_TILES, VEC_SPLIT };
 
 static bool vec_can_run(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->is_cpu; /* panels lie in private memory: a GPU has little of it */
@@ -148,6 +198,8 @@ static void vec_defaults(const cldsa_run *run, int *tune) {
         tune[NV] = 1;
         tune[MR] = tune[MD] = width == 8 ? 6 : 4;
     }
+    const cldsa_indexer_inputs in = inputs(run);
+    tune[VEC_SPLIT] = default_split(run, in.B * in.Hk * cldsa_ceil_div(in.T, 16 * tune[NV]), 1);
 }
 
 static cldsa_status vec_enqueue(cldsa_run *run) {
@@ -162,7 +214,8 @@ static const cldsa_variant vec = {
     .tunables = {{"NV", 4, {1, 2, 4}, "float16 vectors of queries or keys that a work-item owns"},
                  {"MR", 6, {4, 6, 8, 12}, "rows of the other side in a register tile of products"},
                  {"MD", 6, {2, 4, 6, 8}, "columns of the other side in a register tile of the gradient"},
-                 {"BLOCK_TILES", 8, {4, 8, 16}, "register tiles per block of the other side"}},
+                 {"BLOCK_TILES", 8, {4, 8, 16}, "register tiles per block of the other side"},
+                 TUNE_SPLIT},
     .can_run = vec_can_run,
     .defaults = vec_defaults,
     .workspace = workspace,
@@ -171,8 +224,9 @@ static const cldsa_variant vec = {
 
 /* ---- simt ------------------------------------------------------------------------------------------------------ */
 
-enum { KC, DBLOCK, UNROLL };
+enum { KC, DBLOCK, UNROLL, SIMT_SPLIT };
 enum { SIMT_TILE = 64, SIMT_ITEMS = 256 }; /* as in the kernel */
+enum { GROUPS_PER_UNIT = 8 };
 
 static bool simt_can_run(const cldsa_run *run) {
     return cldsa_context_device_info(run->ctx)->max_work_group_size >= SIMT_ITEMS;
@@ -183,6 +237,9 @@ static void simt_defaults(const cldsa_run *run, int *tune) {
     tune[KC] = few ? 8 : 16;
     tune[DBLOCK] = inputs(run).D > 64 && !few ? 128 : 64;
     tune[UNROLL] = cldsa_default_unroll(run);
+    const cldsa_indexer_inputs in = inputs(run);
+    tune[SIMT_SPLIT] = default_split(
+        run, in.B * in.Hk * cldsa_ceil_div(in.T, SIMT_TILE) * cldsa_ceil_div(in.D, tune[DBLOCK]), GROUPS_PER_UNIT);
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
@@ -196,7 +253,8 @@ static const cldsa_variant simt = {
     .file = "indexer_scores_backward_simt.cl",
     .tunables = {{"KC", 16, {8, 16}, "columns or rows in local memory at a time"},
                  {"DBLOCK", 64, {64, 128}, "columns of a gradient that a work-group owns"},
-                 CLDSA_TUNE_UNROLL},
+                 CLDSA_TUNE_UNROLL,
+                 TUNE_SPLIT},
     .can_run = simt_can_run,
     .defaults = simt_defaults,
     .workspace = workspace,

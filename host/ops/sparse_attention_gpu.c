@@ -39,10 +39,17 @@ static int64_t groups(const cldsa_run *run, int heads) {
     return run->dims[SPARSE_B] * run->dims[SPARSE_S] * head_groups(run, heads);
 }
 
+/* For as many parts as SPLIT says, or half a GiB holds. */
 static size_t preferred_bytes(const cldsa_run *run, const launch *how) {
+    enum { MOST = 512 << 20 };
     const cldsa_attention_rows rows = rows_of(run);
-    const int64_t count = cldsa_attention_cut(run->dims[SPARSE_K], how->keys, cldsa_run_tune(run, "SPLIT")).count;
-    return cldsa_attention_parts_bytes(&rows, count);
+    int split = cldsa_run_tune(run, "SPLIT");
+    size_t bytes;
+    do {
+        bytes = cldsa_attention_parts_bytes(&rows, cldsa_attention_cut(run->dims[SPARSE_K], how->keys, split).count);
+        --split;
+    } while (bytes > MOST);
+    return bytes;
 }
 
 void cldsa_sparse_gpu_options(const cldsa_run *run, const cldsa_sparse_inputs *in, int heads, char *options) {

@@ -128,7 +128,10 @@ int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_indexer_scores, HARNESS_CASES(forward_cases)},
         {.op = &cldsa_op_indexer_scores, .tunables = "simt:TM=128,TN=128,RM=8,RN=8", HARNESS_CASES(large_tile_cases)},
-        {.op = &cldsa_op_indexer_scores_backward, .forward = &cldsa_op_indexer_scores, HARNESS_CASES(backward_cases)},
+        {.op = &cldsa_op_indexer_scores_backward,
+         .forward = &cldsa_op_indexer_scores,
+         .tunables = "SPLIT=1; SPLIT=8",
+         HARNESS_CASES(backward_cases)},
     };
     return harness_main(suites, 3, argc, argv);
 }
