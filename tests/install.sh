@@ -14,7 +14,7 @@ cmake --build "$prefix/cmake" >/dev/null
 PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name cldsa.pc)")
 LD_LIBRARY_PATH=$(dirname "$(find "$prefix" -name libcldsa.so)")
 export PKG_CONFIG_PATH LD_LIBRARY_PATH
-# shellcheck disable=SC2046 # the flags are several words
-cc "$source/install/main.c" -o "$prefix/user" $(pkg-config --cflags --libs cldsa)
+# shellcheck disable=SC2046,SC2086 # the flags are several words
+cc ${CFLAGS:-} "$source/install/main.c" -o "$prefix/user" $(pkg-config --cflags --libs cldsa)
 "$prefix/user"
 pkg-config --libs --static cldsa | grep -q -- -lcjson

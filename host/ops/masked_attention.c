@@ -191,7 +191,9 @@ static cldsa_status vec_forward(cldsa_run *run) {
     if (run->dims[MASKED_S] == 1 && args.range == CLDSA_RANGE_CAUSAL)
         args.range = CLDSA_RANGE_ALL; /* the last query sees all keys, and so do its heads */
     tiled.args = &args;
-    return enqueue_forward(&tiled, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
+    cldsa_status status = enqueue_forward(&tiled, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
+    run->stream = tiled.stream; /* whose last event is the call's */
+    return status;
 }
 
 /* Work-items own key blocks; where heads alone do not keep the device busy, the keys are cut into chunks. */

@@ -174,6 +174,19 @@ static const char *describe(const way *how, char text[HARNESS_TEXT]) {
     return text;
 }
 
+/* A marker waits for what the call waited for, and not for its kernels: only a call without a launch may return one. */
+static void check_event(harness_data *data, const way *how, cl_event event) {
+    cl_command_type type = 0;
+    check_cl(clGetEventInfo(event, CL_EVENT_COMMAND_TYPE, sizeof type, &type, NULL), "clGetEventInfo");
+    char label[HARNESS_TEXT];
+    for (int i = 0; i < data->work.num_fields && type == CL_COMMAND_MARKER; ++i)
+        if (data->work.given[i] && cldsa_field_is_output(&data->work.op->fields[i]) &&
+            harness_numel(&data->work.tensors[i]) > 0) {
+            harness_failed(data, "%s: the call's event is a marker, not its last launch", describe(how, label));
+            return;
+        }
+}
+
 static cldsa_status call_device(harness_data *data, device_case *on, const way *how) {
     cl_int code = CL_SUCCESS;
     cl_event gate = how->gated ? clCreateUserEvent(device.context, &code) : NULL, done = NULL;
@@ -191,6 +204,7 @@ static cldsa_status call_device(harness_data *data, device_case *on, const way *
         clReleaseEvent(gate);
     }
     if (done) {
+        check_event(data, how, done);
         code = clWaitForEvents(1, &done);
         clReleaseEvent(done);
     }
