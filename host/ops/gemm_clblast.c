@@ -1,14 +1,23 @@
-/* gemm by CLBlast: plain and batched f32 products; bias and activation by cl/gemm_epilogue.cl. */
+/* gemm by CLBlast: f32 products, a batch one by one; bias and activation by cl/gemm_epilogue.cl. */
 #include "host/ops/gemm.h"
 #include "host/ops/tuning.h"
 
 #include <clblast_c.h>
+#include <limits.h>
 
-/* A matrix shared by a batch would need stride 0, which CLBlast does not promise. */
+/* CLBlast's kernels count elements of a buffer in int. */
+static bool int_reaches(const gemm_problem *p, const cldsa_tensor *tensor, int64_t ld, int64_t stride) {
+    return (double)tensor->offset + (double)p->z * (double)stride +
+               (double)tensor->shape[tensor->rank - 2] * (double)ld <
+           INT_MAX;
+}
+
 static bool can_run(const cldsa_run *run) {
     gemm_problem p = gemm_resolve(run);
-    bool shared = p.z > 1 && (p.stride_a == 0 || p.stride_b == 0);
-    return !p.grouped && !shared && p.args->a.dtype == CLDSA_F32 && p.args->b.dtype == CLDSA_F32;
+    const cldsa_gemm_args *args = p.args;
+    return !p.grouped && args->a.dtype == CLDSA_F32 && args->b.dtype == CLDSA_F32 &&
+           int_reaches(&p, &args->a, p.lda, p.stride_a) && int_reaches(&p, &args->b, p.ldb, p.stride_b) &&
+           int_reaches(&p, &args->c, p.ldc, p.stride_c);
 }
 
 /* CLBlast takes no wait list: a barrier on the queue stands for it. */
@@ -23,20 +32,18 @@ static cldsa_status wait_first(cldsa_run *run) {
                 : CLDSA_SUCCESS;
 }
 
-static CLBlastStatusCode multiply(const gemm_problem *p, cl_command_queue *queue, cl_event *event) {
+/*
+ * One matrix of the batch. CLBlastSgemmStridedBatched would take all in one call, but where a matrix needs no padding
+ * its indirect routine forgets the matrix's offset and stride (1.5.3 to 1.6.3: BatchedGemmIndirect's a_no_temp).
+ */
+static CLBlastStatusCode multiply(const gemm_problem *p, int64_t z, cl_command_queue *queue, cl_event *event) {
     const cldsa_gemm_args *args = p->args;
     CLBlastTranspose a = args->layout == CLDSA_GEMM_TN ? CLBlastTransposeYes : CLBlastTransposeNo;
     CLBlastTranspose b = args->layout == CLDSA_GEMM_NT ? CLBlastTransposeYes : CLBlastTransposeNo;
-    size_t m = (size_t)p->m, n = (size_t)p->n, k = (size_t)p->k;
-    size_t lda = (size_t)p->lda, ldb = (size_t)p->ldb, ldc = (size_t)p->ldc;
-    if (p->z == 1)
-        return CLBlastSgemm(CLBlastLayoutRowMajor, a, b, m, n, k, args->alpha, args->a.mem, args->a.offset, lda,
-                            args->b.mem, args->b.offset, ldb, args->beta, args->c.mem, args->c.offset, ldc, queue,
-                            event);
-    return CLBlastSgemmStridedBatched(CLBlastLayoutRowMajor, a, b, m, n, k, args->alpha, args->a.mem, args->a.offset,
-                                      lda, (size_t)p->stride_a, args->b.mem, args->b.offset, ldb, (size_t)p->stride_b,
-                                      args->beta, args->c.mem, args->c.offset, ldc, (size_t)p->stride_c, (size_t)p->z,
-                                      queue, event);
+    return CLBlastSgemm(CLBlastLayoutRowMajor, a, b, (size_t)p->m, (size_t)p->n, (size_t)p->k, args->alpha, args->a.mem,
+                        args->a.offset + (size_t)(z * p->stride_a), (size_t)p->lda, args->b.mem,
+                        args->b.offset + (size_t)(z * p->stride_b), (size_t)p->ldb, args->beta, args->c.mem,
+                        args->c.offset + (size_t)(z * p->stride_c), (size_t)p->ldc, queue, event);
 }
 
 /* CLBlast keeps parameters per device for the whole process. */
@@ -55,14 +62,16 @@ static void override(cldsa_context *ctx, const cldsa_tuning_clblast_kernel *kern
 static cldsa_status enqueue(cldsa_run *run) {
     gemm_problem p = gemm_resolve(run);
     cldsa_tuning_clblast(run->ctx, override);
-    CLDSA_TRY(wait_first(run));
     cl_command_queue queue = run->stream.call->queue;
-    cl_event event = NULL;
-    CLBlastStatusCode code = multiply(&p, &queue, &event);
-    if (code != CLBlastSuccess)
-        return cldsa_fail(code > -1024 ? (cldsa_status)code : CLDSA_UNSUPPORTED, "%s: CLBlast failed with status %d",
-                          run->label, (int)code);
-    cldsa_stream_took(&run->stream, "CLBlastSgemm", event);
+    for (int64_t z = 0; z < p.z; ++z) {
+        CLDSA_TRY(wait_first(run));
+        cl_event event = NULL;
+        CLBlastStatusCode code = multiply(&p, z, &queue, &event);
+        if (code != CLBlastSuccess)
+            return cldsa_fail(code > -1024 ? (cldsa_status)code : CLDSA_UNSUPPORTED,
+                              "%s: CLBlast failed with status %d", run->label, (int)code);
+        cldsa_stream_took(&run->stream, "CLBlastSgemm", event);
+    }
     if (!p.has_bias && !p.has_pre && p.args->activation == CLDSA_ACT_NONE)
         return CLDSA_SUCCESS;
     return gemm_enqueue_epilogue(run, &p, (cldsa_tensor){0}, 0);
