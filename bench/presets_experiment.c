@@ -36,8 +36,8 @@
         GEMM_TN("256", "256", N), GEMM_TN("1000", "256", N), GEMM_TN("384", "64", N), GEMM_TN("144", "256", N)
 
 #define MOE(N, R)                                                                                                      \
-    PLAIN("moe_route", "N=" N " E=4 X=2 G=5 R=" R, .params = "noise_std=0.1 seed=7"),                                  \
-        PLAIN("moe_dispatch", "N=" N " D=256 R=" R, .fill = "row_token=whole 0 N-1"), EXPERTS_NT(R, "1024", "256"),    \
+    PLAIN("moe_route", "N=" N " E=4 X=2 G=5", .params = "noise_std=0.1 seed=7"),                                       \
+        PLAIN("moe_dispatch", "N=" N " X=2 D=256 R=" R, .fill = "position=permutation"), EXPERTS_NT(R, "1024", "256"), \
         PLAIN("activation", "N=" R " F=1024", .params = "activation=silu dropout_p=0.1 dropout_seed=5",                \
               .shapes = "x=N F; y=N F"),                                                                               \
         EXPERTS_NT(R, "256", "1024"),                                                                                  \

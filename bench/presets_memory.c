@@ -32,7 +32,7 @@ static const bench_case cases[] = {
            .fill = "ids=whole 0 V-1"),
     STREAM("cross_entropy", "N=2048 V=32000", "N=37 V=1003", .give = "row_correct dlogits",
            .params = "grad_scale=0.001", .fill = "labels=labels V"),
-    STREAM("moe_dispatch", "N=16384 D=2048 R=32768", "N=64 D=203 R=128", .fill = "row_token=whole 0 N-1"),
+    STREAM("moe_dispatch", "N=16384 X=2 D=2048 R=32768", "N=64 X=2 D=203 R=128", .fill = "position=permutation"),
     STREAM("moe_dispatch_backward", "N=16384 X=2 D=2048 R=32768", "N=64 X=2 D=203 R=128",
            .fill = "position=permutation"),
     STREAM("moe_combine", "N=16384 X=2 D=2048 R=32768", "N=64 X=2 D=203 R=128",

@@ -2,7 +2,8 @@
 //
 // Dropout keeps element e where its random word (cl/philox.clh) reaches the threshold p * 2^32, and scales by 1/(1-p).
 // vec: a work-item takes ITEMS elements in blocks of 64, for which one vector run of the generator gives the words.
-// simt: a work-item runs one counter and takes its four elements, 16 apart; neighbours read neighbours.
+// simt: a work-item runs COUNTERS counters, a group's size apart, and takes their four elements each, 16 apart;
+// neighbours read neighbours.
 // In place is fine (y = x, dx = dy): an element is read before it is written, by the same work-item.
 #include "math.clh"
 #include "philox.clh"
@@ -12,6 +13,9 @@
 #endif
 #ifndef WG
 #define WG 256 // work-items per group, simt (64 .. 256)
+#endif
+#ifndef COUNTERS
+#define COUNTERS 1 // counters of the generator per work-item, simt (1 .. 4)
 #endif
 #ifndef ACT
 #define ACT 2 // cldsa_act: 0 none, 1 relu, 2 silu, 3 sigmoid
@@ -89,6 +93,9 @@ inline float forward1(float x)
     __global const float *x, ulong x_off, __global const float *in, ulong in_off, __global float *out, ulong out_off,  \
         ulong numel, uint threshold, float scale, uint stream, ulong seed
 
+// Element i of a counter of the generator: it gives words to i * 16 + c % 16 of block c / 16 of 64 elements.
+#define ELEMENT(c, i) ((c) / 16 * 64 + (c) % 16 + 16 * (i))
+
 #define DROP(word, value) (DROPOUT_KEEP(word, threshold) ? (value) * scale : 0.0f)
 
 __kernel void activation_vec(ACTIVATION_ARGS)
@@ -127,24 +134,42 @@ __kernel void activation_vec(ACTIVATION_ARGS)
     }
 }
 
+// All is read before anything is written: `out` may be `in`, so a compiler cannot move a read past a write.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void activation_simt(ACTIVATION_ARGS)
 {
-    size_t counter = get_global_id(0), e = counter / 16 * 64 + counter % 16;
+    size_t counter = get_group_id(0) * (WG * COUNTERS) + get_local_id(0);
+    float v[COUNTERS][4];
 #if GRADIENT
+    float at[COUNTERS][4];
     x += x_off;
 #endif
     in += in_off;
     out += out_off;
-#if DROPOUT
-    uint4 w = philox(counter, stream, seed);
-    uint words[4] = {w.x, w.y, w.z, w.w};
+    for (uint c = 0; c < COUNTERS; ++c)
+        for (uint i = 0; i < 4; ++i) {
+            size_t e = ELEMENT(counter + c * WG, i);
+            v[c][i] = e < numel ? in[e] : 0.0f;
+#if GRADIENT
+            at[c][i] = e < numel ? x[e] : 0.0f;
 #endif
-    for (uint i = 0; i < 4; ++i, e += 16)
-        if (e < numel) {
-            float value = VALUE(e);
+        }
+    for (uint c = 0; c < COUNTERS; ++c) {
+#if DROPOUT
+        uint4 w = philox(counter + c * WG, stream, seed);
+        uint words[4] = {w.x, w.y, w.z, w.w};
+#endif
+        for (uint i = 0; i < 4; ++i) {
+            size_t e = ELEMENT(counter + c * WG, i);
+#if GRADIENT
+            float value = BACKWARD(float, sigmoid1, at[c][i], v[c][i]);
+#else
+            float value = forward1(v[c][i]);
+#endif
 #if DROPOUT
             value = DROP(words[i], value);
 #endif
-            out[e] = value;
+            if (e < numel)
+                out[e] = value;
         }
+    }
 }

@@ -31,17 +31,6 @@
         __global float *row_loss, ulong row_loss_off, __global float *row_correct, ulong row_correct_off,              \
         __global float *dlogits, ulong dlogits_off, uint rows, uint classes, float grad_scale
 
-// exp_fast gives 0 for NaN; here NaN has to stay.
-inline float16 exp_or_nan16(float16 x)
-{
-    return x != x ? x : exp_fast16(x);
-}
-
-inline float exp_or_nan(float x)
-{
-    return x != x ? x : exp_fast(x);
-}
-
 // ---- vec --------------------------------------------------------------------------------------------------------
 
 inline float row_max(__global const float *x, uint classes)
@@ -63,14 +52,14 @@ inline float row_exp(__global const float *x, __global float *terms, uint classe
     float rest = 0.0f;
     uint j = 0;
     for (; j + 16 <= classes; j += 16) {
-        float16 e = exp_or_nan16(vload16(0, x + j) - shift);
+        float16 e = exp_fast16(vload16(0, x + j) - shift);
         acc += e;
 #if HAS_GRADIENT
         vstore16(e, 0, terms + j);
 #endif
     }
     for (; j < classes; ++j) {
-        float e = exp_or_nan(x[j] - shift);
+        float e = exp_fast(x[j] - shift);
         rest += e;
 #if HAS_GRADIENT
         terms[j] = e;
@@ -141,10 +130,17 @@ __kernel void cross_entropy_vec(CROSS_ENTROPY_ARGS)
         v[i] = j < classes ? x[j] : -INFINITY;                                                                         \
     }
 
+// A GPU has an instruction for 2^x, where exp_fast's dozen would cost more than the memory (0.17 instead of 0.21 ms on an
+// H200 for 2048 rows of 32000).
+inline float exp_of(float x)
+{
+    return exp2(x * 1.44269504f);
+}
+
 // What a sum of exp(x - from) is worth as a sum of exp(x - to), from <= to. A sum of nothing but exp(-inf) is 0 or NaN.
 inline float rebased(float sum, float from, float to)
 {
-    return from == to ? sum : sum * (from == -INFINITY ? 0.0f : exp_fast(from - to));
+    return from == to ? sum : sum * (from == -INFINITY ? 0.0f : exp_of(from - to));
 }
 
 // An unscored row runs the same passes, so that no barrier is skipped, and gets zeros in the end. The first pass finds
@@ -177,7 +173,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt
         float shift = top == -INFINITY ? 0.0f : top;
         _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i)
         {
-            v[i] = exp_or_nan(v[i] - shift);
+            v[i] = exp_of(v[i] - shift);
             sum += v[i];
         }
     }
@@ -194,7 +190,7 @@ __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void cross_entropy_simt
     for (uint first = last;; first -= STEP) {
         if (first != last) {
             READ_STEP(v, first)
-            _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i) v[i] = exp_or_nan(v[i] - best);
+            _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i) v[i] = exp_of(v[i] - best);
             factor = scale;
         }
         _Pragma("unroll") for (uint i = 0; i < PER_LANE; ++i)

@@ -13,13 +13,13 @@
 #include "math.clh"
 
 #ifndef ROWS
-#define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (4 .. 64)
+#define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (2 .. 128)
 #endif
 #ifndef WG
 #define WG 64 // work-items per group, simt; a power of two (32 .. 512)
 #endif
 #ifndef PER_LANE
-#define PER_LANE 4 // columns of a row that a work-item keeps in registers, simt, backward (1 .. 16)
+#define PER_LANE 4 // columns of a row that a work-item keeps in registers, simt (1 .. 16)
 #endif
 #ifndef HAS_RESIDUAL
 #define HAS_RESIDUAL 0 // forward: residual is given; backward: dresidual is given
@@ -181,6 +181,18 @@ __kernel void layer_norm_backward_vec(__global const float *x_, ulong x_off, __g
 
 // ---- simt -------------------------------------------------------------------------------------------------------
 
+#if HAS_SUM
+#define STORE_SUM(d, v) sum[d] = v
+#else
+#define STORE_SUM(d, v)
+#endif
+#define STORE_ROW(d, v)                                                                                                \
+    {                                                                                                                  \
+        STORE_SUM(d, v);                                                                                               \
+        y[d] = fma(((v)-mu) * rs, weight[weight_off + (d)], bias[bias_off + (d)]);                                     \
+    }
+
+// A lane keeps PER_LANE columns of its row in registers; columns beyond those are read three times.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 layer_norm_simt(__global const float *x_, ulong x_off, __global const float *residual_, ulong residual_off,
                 __global const float *weight, ulong weight_off, __global const float *bias, ulong bias_off,
@@ -189,30 +201,42 @@ layer_norm_simt(__global const float *x_, ulong x_off, __global const float *res
 {
     __local float scratch[WG];
     size_t r = get_group_id(0);
-    uint lane = get_local_id(0);
+    uint lane = get_local_id(0), beyond = lane + PER_LANE * WG;
     __global const float *x = x_ + x_off + r * dim, *residual = residual_ + residual_off + r * dim;
     __global float *y = y_ + y_off + r * dim;
 #if HAS_SUM
     __global float *sum = sum_ + sum_off + r * dim;
 #endif
 
-    float total = 0.0f;
-    for (uint d = lane; d < dim; d += WG) {
-        float v = input1(x, residual, d);
-#if HAS_SUM
-        sum[d] = v;
-#endif
-        total += v;
+    float v[PER_LANE], total = 0.0f;
+    for (uint i = 0; i < PER_LANE; ++i) {
+        uint d = lane + i * WG;
+        v[i] = d < dim ? input1(x, residual, d) : 0.0f;
     }
+    for (uint i = 0; i < PER_LANE; ++i)
+        total += v[i];
+    for (uint d = beyond; d < dim; d += WG)
+        total += input1(x, residual, d);
     float mu = group_sum(scratch, total) / (float)dim;
     float squares = 0.0f;
-    for (uint d = lane; d < dim; d += WG) {
+    for (uint i = 0; i < PER_LANE; ++i) {
+        float c = lane + i * WG < dim ? v[i] - mu : 0.0f;
+        squares = fma(c, c, squares);
+    }
+    for (uint d = beyond; d < dim; d += WG) {
         float c = input1(x, residual, d) - mu;
         squares = fma(c, c, squares);
     }
     float rs = 1.0f / sqrt(group_sum(scratch, squares) / (float)dim + eps);
-    for (uint d = lane; d < dim; d += WG)
-        y[d] = fma((input1(x, residual, d) - mu) * rs, weight[weight_off + d], bias[bias_off + d]);
+    for (uint i = 0; i < PER_LANE; ++i) {
+        uint d = lane + i * WG;
+        if (d < dim)
+            STORE_ROW(d, v[i])
+    }
+    for (uint d = beyond; d < dim; d += WG) {
+        float past = input1(x, residual, d);
+        STORE_ROW(d, past)
+    }
     if (lane == 0) {
 #if HAS_STATS & 1
         mean[mean_off + r] = mu;
@@ -223,8 +247,21 @@ layer_norm_simt(__global const float *x_, ulong x_off, __global const float *res
     }
 }
 
+// Row `row` of the group, which begins at x + at and dy + at.
+#define READ_ROW(row, at)                                                                                              \
+    {                                                                                                                  \
+        next_mu = mean[row];                                                                                           \
+        next_rs = rstd[row];                                                                                           \
+        for (uint i = 0; i < PER_LANE; ++i) {                                                                          \
+            uint d = lane + i * WG;                                                                                    \
+            next_up[i] = d < dim ? dy[(at) + d] : 0.0f;                                                                \
+            next_x[i] = d < dim ? x[(at) + d] : 0.0f;                                                                  \
+        }                                                                                                              \
+    }
+
 // A group walks ROWS rows. A lane keeps PER_LANE columns of a row in registers, and their sums for dweight and dbias over
-// the rows; columns beyond those are read again, and summed where the partial sums lie.
+// the rows; columns beyond those are read again, and summed where the partial sums lie. The next row's are asked for
+// before the group adds up this one, whose barriers take as long.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 layer_norm_backward_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off,
                          __global const float *mean, ulong mean_off, __global const float *rstd, ulong rstd_off,
@@ -240,6 +277,8 @@ layer_norm_backward_simt(__global const float *x, ulong x_off, __global const fl
     dy += dy_off + first * dim;
     dx += dx_off + first * dim;
     weight += weight_off;
+    mean += mean_off + first;
+    rstd += rstd_off + first;
 #if HAS_RESIDUAL
     dresidual += dresidual_off + first * dim;
 #define RESIDUAL(d) dresidual[d]
@@ -257,20 +296,22 @@ layer_norm_backward_simt(__global const float *x, ulong x_off, __global const fl
     for (uint d = beyond; d < dim; d += WG)
         to_weight[d] = to_bias[d] = 0.0f;
 
+    float next_x[PER_LANE], next_up[PER_LANE], next_mu, next_rs;
+    READ_ROW(0, 0)
     for (uint r = 0; r < count; ++r) {
-        float mu = mean[mean_off + first + r], rs = rstd[rstd_off + first + r];
+        float mu = next_mu, rs = next_rs;
         float xhat[PER_LANE], up[PER_LANE], past[PER_LANE]; // `past`: the gradient that goes past the norm
         float2 sums = (float2)(0.0f); // of g, and of g * xhat
         for (uint i = 0; i < PER_LANE; ++i) {
             uint d = lane + i * WG;
-            up[i] = d < dim ? dy[d] : 0.0f;
-            xhat[i] = d < dim ? (x[d] - mu) * rs : 0.0f;
             past[i] = d < dim ? RESIDUAL(d) : 0.0f;
-        }
-        for (uint i = 0; i < PER_LANE; ++i) {
+            up[i] = next_up[i];
+            xhat[i] = d < dim ? (next_x[i] - mu) * rs : 0.0f;
             float g = up[i] * w[i];
             sums += (float2)(g, g * xhat[i]);
         }
+        if (r + 1 < count)
+            READ_ROW(r + 1, dim)
         for (uint d = beyond; d < dim; d += WG) {
             float g = dy[d] * weight[d];
             sums += (float2)(g, g * ((x[d] - mu) * rs));

@@ -112,8 +112,7 @@ __kernel void moe_route_choose(__global const float *logits_, ulong logits_off, 
 
 __kernel void moe_route_place(__global const int *experts_, ulong experts_off, __global const int *count_,
                               ulong count_off, __global int *group_offsets_, ulong group_offsets_off,
-                              __global int *position_, ulong position_off, __global int *row_token_,
-                              ulong row_token_off, uint num_tokens, uint num_blocks)
+                              __global int *position_, ulong position_off, uint num_tokens, uint num_blocks)
 {
     __global const int *experts = experts_ + experts_off;
     __global const int *count = count_ + count_off;
@@ -151,9 +150,7 @@ __kernel void moe_route_place(__global const int *experts_, ulong experts_off, _
             break;
         for (int x = 0; x < CHOICES; ++x) {
             ulong at = (ulong)token * CHOICES + x;
-            int row = next[experts[at]]++;
-            position_[position_off + at] = row;
-            row_token_[row_token_off + row] = (int)token;
+            position_[position_off + at] = next[experts[at]]++;
         }
     }
 #else
@@ -172,7 +169,6 @@ __kernel void moe_route_place(__global const int *experts_, ulong experts_off, _
             row += chosen[j] == e;
         ulong at = (ulong)block * BLOCK * CHOICES + i;
         position_[position_off + at] = row;
-        row_token_[row_token_off + row] = (int)(at / CHOICES);
     }
 #endif
 }

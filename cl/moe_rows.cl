@@ -1,6 +1,6 @@
 // Rows moved between tokens and their experts. R = N * CHOICES sorted rows; p = position[n,x], w = weights[n,x].
 //
-//   moe_dispatch           rows[r,:] = x[row_token[r],:]
+//   moe_dispatch           rows[p,:] = x[n,:]
 //   moe_dispatch_backward  dx[n,:]   = sum_x drows[p,:]  (+ dx)
 //   moe_combine            out[n,:]  = sum_x w rows[p,:]
 //   moe_combine_backward   drows[p,:] = w dout[n,:];  dweights[n,x] = rows[p,:] . dout[n,:]
@@ -37,19 +37,28 @@
 #define VLOAD(p) CAT(vload, VEC)(0, p)
 #define VSTORE(v, p) CAT(vstore, VEC)(v, 0, p)
 
-__kernel void moe_dispatch(__global const float *x_, ulong x_off, __global const int *row_token_, ulong row_token_off,
-                           __global float *rows_, ulong rows_off, uint num_rows, uint dim)
+// By tokens and not by rows: a token is read once, and rows are written in stretches that need no order.
+__kernel void moe_dispatch(__global const float *x_, ulong x_off, __global const int *position_, ulong position_off,
+                           __global float *rows_, ulong rows_off, uint num_tokens, uint dim)
 {
     uint c0 = get_global_id(0) * COLS, c1 = min(c0 + COLS, dim);
-    uint r0 = get_global_id(1) * ROWS, r1 = min(r0 + ROWS, num_rows);
-    for (uint r = r0; r < r1; ++r) {
-        __global const float *from = x_ + x_off + (ulong)row_token_[row_token_off + r] * dim;
-        __global float *to = rows_ + rows_off + (ulong)r * dim;
+    uint n0 = get_global_id(1) * ROWS, n1 = min(n0 + ROWS, num_tokens);
+    for (uint n = n0; n < n1; ++n) {
+        __global const int *position = position_ + position_off + (ulong)n * CHOICES;
+        __global const float *from = x_ + x_off + (ulong)n * dim;
+        __global float *rows = rows_ + rows_off;
+        ulong to[CHOICES];
+        for (int x = 0; x < CHOICES; ++x)
+            to[x] = (ulong)position[x] * dim;
         uint c = c0;
-        for (; c + VEC <= c1; c += VEC)
-            VSTORE(VLOAD(from + c), to + c);
+        for (; c + VEC <= c1; c += VEC) {
+            FLOATV v = VLOAD(from + c);
+            for (int x = 0; x < CHOICES; ++x)
+                VSTORE(v, rows + to[x] + c);
+        }
         for (; c < c1; ++c)
-            to[c] = from[c];
+            for (int x = 0; x < CHOICES; ++x)
+                rows[to[x] + c] = from[c];
     }
 }
 
@@ -133,32 +142,41 @@ __kernel void moe_combine_backward(__global const float *rows_, ulong rows_off, 
 {
     __local float partial[CHOICES][WG];
     uint lane = get_local_id(0);
+    __global const float *rows = rows_ + rows_off;
+    __global float *drows = drows_ + drows_off;
     for (uint i = 0; i < ROWS; ++i) { // the same for all work-items: there are barriers inside
         uint n = get_group_id(0) * ROWS + i;
         bool live = n < num_tokens;
         ulong first = live ? (ulong)n * CHOICES : 0;
         __global const float *dout = dout_ + dout_off + (live ? (ulong)n * dim : 0);
+        ulong row[CHOICES];
+        float w[CHOICES], tail[CHOICES];
+        FLOATV sum[CHOICES];
         for (int x = 0; x < CHOICES; ++x) {
-            ulong row = (ulong)position_[position_off + first + x] * dim;
-            __global const float *rows = rows_ + rows_off + row;
-            __global float *drows = drows_ + drows_off + row;
-            float w = weights_[weights_off + first + x];
-            FLOATV sum = (FLOATV)(0.0f);
-            float tail = 0.0f;
-            for (uint c = lane * VEC; live && c < dim; c += WG * VEC) {
-                if (c + VEC <= dim) {
-                    FLOATV g = VLOAD(dout + c);
-                    sum = fma(VLOAD(rows + c), g, sum);
-                    VSTORE(w * g, drows + c);
-                } else {
-                    for (uint t = c; t < dim; ++t) {
-                        tail = fma(rows[t], dout[t], tail);
-                        drows[t] = w * dout[t];
-                    }
-                }
-            }
-            partial[x][lane] = lanes_sum(sum) + tail;
+            row[x] = (ulong)position_[position_off + first + x] * dim;
+            w[x] = weights_[weights_off + first + x];
+            sum[x] = (FLOATV)(0.0f);
+            tail[x] = 0.0f;
         }
+        for (uint c = lane * VEC; live && c < dim; c += WG * VEC) {
+            if (c + VEC <= dim) {
+                FLOATV g = VLOAD(dout + c), y[CHOICES];
+                for (int x = 0; x < CHOICES; ++x)
+                    y[x] = VLOAD(rows + row[x] + c);
+                for (int x = 0; x < CHOICES; ++x) {
+                    sum[x] = fma(y[x], g, sum[x]);
+                    VSTORE(w[x] * g, drows + row[x] + c);
+                }
+            } else {
+                for (uint t = c; t < dim; ++t)
+                    for (int x = 0; x < CHOICES; ++x) {
+                        tail[x] = fma(rows[row[x] + t], dout[t], tail[x]);
+                        drows[row[x] + t] = w[x] * dout[t];
+                    }
+            }
+        }
+        for (int x = 0; x < CHOICES; ++x)
+            partial[x][lane] = lanes_sum(sum[x]) + tail[x];
         for (uint width = WG / 2; width > 0; width /= 2) {
             barrier(CLK_LOCAL_MEM_FENCE);
             if (lane < width)

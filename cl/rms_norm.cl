@@ -10,7 +10,7 @@
 #include "math.clh"
 
 #ifndef ROWS
-#define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (4 .. 64)
+#define ROWS 8 // rows per work-item (vec) or per work-group (simt, backward only) (2 .. 128)
 #endif
 #ifndef WG
 #define WG 64 // work-items per group, simt; a power of two (32 .. 512)
@@ -119,8 +119,20 @@ rms_norm_simt(__global const float *x, ulong x_off, __global const float *weight
 #endif
 }
 
+// Row `row` of the group, of which x and dy are `ahead` rows behind.
+#define READ_ROW(row, ahead)                                                                                           \
+    {                                                                                                                  \
+        next_rs = rstd[row];                                                                                           \
+        for (uint i = 0; i < PER_LANE; ++i) {                                                                          \
+            uint d = lane + i * WG;                                                                                    \
+            next_up[i] = d < dim ? dy[d + (ahead) * dim] : 0.0f;                                                       \
+            next_x[i] = d < dim ? x[d + (ahead) * ld] : 0.0f;                                                          \
+        }                                                                                                              \
+    }
+
 // A group walks ROWS rows. A lane keeps PER_LANE columns of a row in registers, and their sums for dweight over the
-// rows; columns beyond those are read again, and summed where the partial sums lie.
+// rows; columns beyond those are read again, and summed where the partial sums lie. The next row's are asked for before
+// the group adds up this one, whose barriers take as long.
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 rms_norm_backward_simt(__global const float *x, ulong x_off, __global const float *weight, ulong weight_off,
                        __global const float *rstd, ulong rstd_off, __global const float *dy, ulong dy_off,
@@ -135,6 +147,7 @@ rms_norm_backward_simt(__global const float *x, ulong x_off, __global const floa
     dx += dx_off + first * ld;
     dy += dy_off + first * dim;
     weight += weight_off;
+    rstd += rstd_off + first;
     partial += partial_off + (size_t)get_group_id(0) * dim;
 
     float w[PER_LANE], dweight[PER_LANE];
@@ -146,15 +159,17 @@ rms_norm_backward_simt(__global const float *x, ulong x_off, __global const floa
     for (uint d = beyond; d < dim; d += WG)
         partial[d] = 0.0f;
 
+    float next_x[PER_LANE], next_up[PER_LANE], next_rs;
+    READ_ROW(0, 0)
     for (uint r = 0; r < count; ++r, x += ld, dx += ld, dy += dim) {
-        float rs = rstd[rstd_off + first + r], sum = 0.0f, xhat[PER_LANE], up[PER_LANE];
+        float rs = next_rs, sum = 0.0f, xhat[PER_LANE], up[PER_LANE];
         for (uint i = 0; i < PER_LANE; ++i) {
-            uint d = lane + i * WG;
-            up[i] = d < dim ? dy[d] : 0.0f;
-            xhat[i] = d < dim ? x[d] * rs : 0.0f;
-        }
-        for (uint i = 0; i < PER_LANE; ++i)
+            up[i] = next_up[i];
+            xhat[i] = next_x[i] * rs;
             sum = fma(up[i] * w[i], xhat[i], sum);
+        }
+        if (r + 1 < count)
+            READ_ROW(r + 1, 1)
         for (uint d = beyond; d < dim; d += WG)
             sum = fma(dy[d] * weight[d], x[d] * rs, sum);
         float c = group_sum(scratch, sum) / (float)dim;

@@ -34,7 +34,6 @@ void cldsa_moe_place(cldsa_moe *moe, const cldsa_nn *nn, cldsa_arena *kept, clds
     moe->weights = CLDSA_PLACE(kept, CLDSA_F32, n, x);
     moe->offsets = CLDSA_PLACE(kept, CLDSA_I32, config->num_experts + 1);
     moe->position = CLDSA_PLACE(kept, CLDSA_I32, n, x);
-    moe->row_token = CLDSA_PLACE(kept, CLDSA_I32, rows);
     moe->rows = CLDSA_PLACE(kept, CLDSA_F32, rows, config->hidden_size);
     moe->pre = CLDSA_PLACE(kept, CLDSA_F32, rows, config->expert_size);
     moe->hidden = CLDSA_PLACE(kept, CLDSA_F32, rows, config->expert_size);
@@ -64,10 +63,10 @@ cldsa_status cldsa_moe_forward(cldsa_moe *moe, cldsa_nn *nn, int layer, cldsa_te
     CLDSA_TRY(
         cldsa_linear(nn, x, cldsa_param_value(nn->params, moe->gate), (cldsa_tensor){0}, CLDSA_ACT_NONE, moe->logits));
     CLDSA_NN_OP(nn, moe_route, .logits = moe->logits, .experts = moe->experts, .weights = moe->weights,
-                .group_offsets = moe->offsets, .position = moe->position, .row_token = moe->row_token,
+                .group_offsets = moe->offsets, .position = moe->position,
                 .noise_std = nn->training ? (float)config->router_noise : 0, .seed = nn->seed,
                 .stream = cldsa_draw_stream(layer, CLDSA_DRAW_ROUTER));
-    CLDSA_NN_OP(nn, moe_dispatch, .x = x, .row_token = moe->row_token, .rows = moe->rows);
+    CLDSA_NN_OP(nn, moe_dispatch, .x = x, .position = moe->position, .rows = moe->rows);
     if (dropout > 0) {
         CLDSA_NN_OP(nn, gemm, .a = moe->rows, .b = first, .c = moe->pre, .group_offsets = moe->offsets,
                     .layout = CLDSA_GEMM_NT, .alpha = 1);

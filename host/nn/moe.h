@@ -17,7 +17,6 @@ typedef struct cldsa_moe {
     cldsa_tensor weights;                           /* f32 [N,X] */
     cldsa_tensor offsets;                           /* i32 [E+1] */
     cldsa_tensor position;                          /* i32 [N,X] */
-    cldsa_tensor row_token;                         /* i32 [R] */
     cldsa_tensor rows;                              /* f32 [R,d]: gathered tokens */
     cldsa_tensor pre, hidden;                       /* f32 [R,F]: before and after activation and dropout */
     cldsa_tensor expert_out;                        /* f32 [R,d] */

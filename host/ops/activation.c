@@ -32,8 +32,9 @@ static cldsa_status enqueue(cldsa_run *run, bool gradient, cldsa_act activation,
     CLDSA_TRY(cldsa_run_kernel(run, vec ? "activation_vec" : "activation_simt", options, &kernel));
     size_t local = vec ? 1 : (size_t)cldsa_run_tune(run, "WG");
     /* simt: 16 counters for each block of 64 elements, the last block's included. */
-    size_t global = (size_t)(vec ? cldsa_ceil_div(run->dims[N], cldsa_run_tune(run, "ITEMS"))
-                                 : cldsa_ceil_div(run->dims[N], 64) * 16);
+    size_t global =
+        (size_t)(vec ? cldsa_ceil_div(run->dims[N], cldsa_run_tune(run, "ITEMS"))
+                     : cldsa_ceil_div(cldsa_ceil_div(run->dims[N], 64) * 16, cldsa_run_tune(run, "COUNTERS")));
     return CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, CLDSA_ARG_TENSOR(*x), CLDSA_ARG_TENSOR(*in),
                          CLDSA_ARG_TENSOR(*out), CLDSA_ARG_U64(run->dims[N]),
                          CLDSA_ARG_U32(cldsa_dropout_threshold(drop.p)), CLDSA_ARG_F32(1 / (1 - (double)drop.p)),
@@ -48,14 +49,12 @@ static double dropout_factor(dropout drop, int64_t e) {
     return keep ? 1 / (1 - (double)drop.p) : 0;
 }
 
-#define TUNABLES_VEC                                                                                                   \
-    {                                                                                                                  \
-        { "ITEMS", 4096, {256, 1024, 4096, 16384}, "elements per work-item, a multiple of 64" }                        \
-    }
-#define TUNABLES_SIMT                                                                                                  \
-    {                                                                                                                  \
-        { "WG", 256, {64, 128, 256}, "work-items per group, of four elements each" }                                   \
-    }
+#define TUNE_ITEMS                                                                                                     \
+    { "ITEMS", 4096, {256, 1024, 4096, 16384}, "elements per work-item, a multiple of 64" }
+#define TUNE_WG                                                                                                        \
+    { "WG", 256, {64, 128, 256}, "work-items per group" }
+#define TUNE_COUNTERS                                                                                                  \
+    { "COUNTERS", 1, {1, 2, 4}, "of four elements each, per work-item" }
 
 /* Blocks of the generator are 64 elements. */
 static bool vec_legal(const cldsa_run *run, const int *tune) {
@@ -115,9 +114,9 @@ static double forward_bytes(const cldsa_run *run) {
 }
 
 static const cldsa_variant forward_vec = {
-    .name = "vec", .file = "activation.cl", .tunables = TUNABLES_VEC, .legal = vec_legal, .enqueue = forward_enqueue};
+    .name = "vec", .file = "activation.cl", .tunables = {TUNE_ITEMS}, .legal = vec_legal, .enqueue = forward_enqueue};
 static const cldsa_variant forward_simt = {
-    .name = "simt", .file = "activation.cl", .tunables = TUNABLES_SIMT, .enqueue = forward_enqueue};
+    .name = "simt", .file = "activation.cl", .tunables = {TUNE_WG, TUNE_COUNTERS}, .enqueue = forward_enqueue};
 static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, NULL};
 
 const cldsa_op cldsa_op_activation = {
@@ -185,9 +184,9 @@ static double backward_bytes(const cldsa_run *run) {
 }
 
 static const cldsa_variant backward_vec = {
-    .name = "vec", .file = "activation.cl", .tunables = TUNABLES_VEC, .legal = vec_legal, .enqueue = backward_enqueue};
+    .name = "vec", .file = "activation.cl", .tunables = {TUNE_ITEMS}, .legal = vec_legal, .enqueue = backward_enqueue};
 static const cldsa_variant backward_simt = {
-    .name = "simt", .file = "activation.cl", .tunables = TUNABLES_SIMT, .enqueue = backward_enqueue};
+    .name = "simt", .file = "activation.cl", .tunables = {TUNE_WG, TUNE_COUNTERS}, .enqueue = backward_enqueue};
 static const cldsa_variant *const backward_variants[] = {&backward_vec, &backward_simt, NULL};
 
 const cldsa_op cldsa_op_activation_backward = {

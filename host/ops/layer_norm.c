@@ -82,10 +82,18 @@ static double norm_bytes(const cldsa_run *run) {
     return 4.0 * tensors * (double)run->dims[R] * (double)run->dims[D];
 }
 
-/* 4096 columns on an H100: 0.29 ms by 256, 0.23 by 512, 0.24 by 1024. */
+/* A row's columns in registers, up to 8 a lane. */
+static void columns_in_registers(const cldsa_run *run, int *wg, int *per_lane) {
+    const cldsa_device_info *info = cldsa_context_device_info(run->ctx);
+    int most = info->max_work_group_size < 512 ? (int)info->max_work_group_size : 512;
+    for (*wg = 64; 2 * *wg <= most && 8 * *wg < run->dims[D];)
+        *wg *= 2;
+    for (*per_lane = 1; *per_lane < 8 && *wg * *per_lane < run->dims[D];)
+        *per_lane *= 2;
+}
+
 static void simt_defaults(const cldsa_run *run, int *tune) {
-    if (run->dims[D] >= 1024)
-        tune[0] = run->dims[D] >= 4096 && cldsa_context_device_info(run->ctx)->max_work_group_size >= 512 ? 512 : 256;
+    columns_in_registers(run, &tune[0], &tune[1]);
 }
 
 static bool norm_simt_legal(const cldsa_run *run, const int *tune) {
@@ -101,7 +109,8 @@ static const cldsa_variant norm_vec = {
 static const cldsa_variant norm_simt = {
     .name = "simt",
     .file = "layer_norm.cl",
-    .tunables = {{"WG", 64, {32, 64, 128, 256, 512, 1024}, "work-items per row"}},
+    .tunables = {{"WG", 64, {32, 64, 128, 256, 512, 1024}, "work-items per row"},
+                 {"PER_LANE", 4, {1, 2, 4, 8, 16}, "columns of a row in a work-item's registers"}},
     .defaults = simt_defaults,
     .legal = norm_simt_legal,
     .enqueue = norm_enqueue,
@@ -222,15 +231,8 @@ static void backward_vec_defaults(const cldsa_run *run, int *tune) {
  * an H200 at 4096 columns). Then some groups per compute unit, the fewer the larger they are, before groups get longer.
  */
 static void backward_simt_defaults(const cldsa_run *run, int *tune) {
-    const cldsa_device_info *info = cldsa_context_device_info(run->ctx);
-    int most = info->max_work_group_size < 512 ? (int)info->max_work_group_size : 512;
-    for (tune[1] = 64; 2 * tune[1] <= most && 8 * tune[1] < run->dims[D];)
-        tune[1] *= 2;
-    for (tune[2] = 1; tune[2] < 8 && tune[1] * tune[2] < run->dims[D];)
-        tune[2] *= 2;
-    int64_t groups = (tune[1] < 256 ? 8 : 2) * (int64_t)info->compute_units;
-    for (tune[0] = 4; tune[0] < 32 && run->dims[R] / (2 * tune[0]) >= groups;)
-        tune[0] *= 2;
+    columns_in_registers(run, &tune[1], &tune[2]);
+    cldsa_norm_rows_defaults(run, run->dims[R], tune);
 }
 
 static bool simt_legal(const cldsa_run *run, const int *tune) {
@@ -248,7 +250,7 @@ static const cldsa_variant backward_vec = {
 static const cldsa_variant backward_simt = {
     .name = "simt",
     .file = "layer_norm.cl",
-    .tunables = {{"ROWS", 16, {2, 4, 8, 16, 32, 64}, "rows per group"},
+    .tunables = {{"ROWS", 16, {2, 4, 8, 16, 32, 64, 128}, "rows per group"},
                  {"WG", 64, {32, 64, 128, 256, 512}, "work-items per group"},
                  {"PER_LANE", 4, {1, 2, 4, 8, 16}, "columns of a row in a work-item's registers"},
                  CLDSA_TUNE_COLS(32),

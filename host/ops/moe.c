@@ -28,7 +28,6 @@ static const cldsa_field route_fields[] = {
     CLDSA_OUT(cldsa_moe_route_args, weights, "N X", F32, "softmax over the chosen logits"),
     CLDSA_OUT(cldsa_moe_route_args, group_offsets, "G", I32, "first sorted row of each expert; G = E + 1"),
     CLDSA_OUT(cldsa_moe_route_args, position, "N X", I32, "sorted row of each (token, choice)"),
-    CLDSA_OUT(cldsa_moe_route_args, row_token, "R", I32, "token of each sorted row; R = N * X"),
     CLDSA_PARAM(cldsa_moe_route_args, noise_std, FLOAT, 0, 0, 1e30, "standard deviation of the logits' noise"),
     CLDSA_PARAM(cldsa_moe_route_args, seed, U64, 0, 0, 0, "seed of the noise"),
     CLDSA_PARAM(cldsa_moe_route_args, stream, U32, 0, 0, 0, "stream of the noise"),
@@ -45,9 +44,9 @@ static cldsa_status route_check(const cldsa_run *run) {
     if (d[G] != d[E] + 1)
         return cldsa_fail(CLDSA_INVALID_SHAPE, "moe_route: group_offsets has %lld elements; %lld experts need %lld",
                           (long long)d[G], (long long)d[E], (long long)d[E] + 1);
-    if (d[R] != d[N] * d[X] || d[R] > INT32_MAX)
-        return cldsa_fail(CLDSA_INVALID_SHAPE, "moe_route: row_token has %lld elements; N * X is %lld (below 2^31)",
-                          (long long)d[R], (long long)(d[N] * d[X]));
+    if (d[N] * d[X] > INT32_MAX)
+        return cldsa_fail(CLDSA_INVALID_SHAPE, "moe_route: %lld rows in all, N * X; below 2^31",
+                          (long long)(d[N] * d[X]));
     return CLDSA_SUCCESS;
 }
 
@@ -84,8 +83,8 @@ static cldsa_status route_enqueue(cldsa_run *run) {
                             CLDSA_ARG_U32(run->dims[N]), CLDSA_ARG_F32(a->noise_std), CLDSA_ARG_U64(a->seed),
                             CLDSA_ARG_U32(a->stream)));
     return CLDSA_ENQUEUE(&run->stream, place, 1, &global, &wg, CLDSA_ARG_TENSOR(a->experts), CLDSA_ARG_TENSOR(count),
-                         CLDSA_ARG_TENSOR(a->group_offsets), CLDSA_ARG_TENSOR(a->position),
-                         CLDSA_ARG_TENSOR(a->row_token), CLDSA_ARG_U32(run->dims[N]), CLDSA_ARG_U32(blocks));
+                         CLDSA_ARG_TENSOR(a->group_offsets), CLDSA_ARG_TENSOR(a->position), CLDSA_ARG_U32(run->dims[N]),
+                         CLDSA_ARG_U32(blocks));
 }
 
 static const cldsa_variant route_any = {
@@ -140,12 +139,9 @@ static void route_reference(const cldsa_reference_call *call) {
     int64_t row = 0;
     for (int64_t e = 0; e < d[E]; ++e) {
         t[3].data[e] = (double)row;
-        for (int64_t i = 0; i < d[N] * d[X]; ++i) {
-            if ((int64_t)experts[i] == e) {
-                t[4].data[i] = (double)row;
-                t[5].data[row++] = (double)(i / d[X]);
-            }
-        }
+        for (int64_t i = 0; i < d[N] * d[X]; ++i)
+            if ((int64_t)experts[i] == e)
+                t[4].data[i] = (double)row++;
     }
     t[3].data[d[E]] = (double)row;
 }
@@ -154,7 +150,7 @@ static double route_flops(const cldsa_run *run) {
     return (double)run->dims[N] * (double)run->dims[E];
 }
 static double route_bytes(const cldsa_run *run) {
-    return 4.0 * (double)run->dims[N] * (double)(run->dims[E] + 4 * run->dims[X]);
+    return 4.0 * (double)run->dims[N] * (double)(run->dims[E] + 3 * run->dims[X]);
 }
 
 static const cldsa_variant *const route_variants[] = {&route_any, NULL};
@@ -309,7 +305,7 @@ static cldsa_status sorted_rows_check(const cldsa_run *run) {
 
 static const cldsa_field dispatch_fields[] = {
     CLDSA_IN(cldsa_moe_dispatch_args, x, "N D", F32, "tokens"),
-    CLDSA_IN(cldsa_moe_dispatch_args, row_token, "R", I32, "token of each sorted row"),
+    CLDSA_IN(cldsa_moe_dispatch_args, position, "N X", I32, "sorted row of each (token, choice), each row once"),
     CLDSA_OUT(cldsa_moe_dispatch_args, rows, "R D", F32, "sorted rows"),
     {0},
 };
@@ -318,9 +314,9 @@ static cldsa_status dispatch_enqueue(cldsa_run *run) {
     const cldsa_moe_dispatch_args *a = run->args;
     cldsa_kernel *kernel;
     size_t global[2], local[2];
-    CLDSA_TRY(rows_kernel(run, "moe_dispatch", run->dims[R], false, &kernel, global, local));
-    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->x), CLDSA_ARG_TENSOR(a->row_token),
-                         CLDSA_ARG_TENSOR(a->rows), CLDSA_ARG_U32(run->dims[R]), CLDSA_ARG_U32(run->dims[D]));
+    CLDSA_TRY(rows_kernel(run, "moe_dispatch", run->dims[N], false, &kernel, global, local));
+    return CLDSA_ENQUEUE(&run->stream, kernel, 2, global, local, CLDSA_ARG_TENSOR(a->x), CLDSA_ARG_TENSOR(a->position),
+                         CLDSA_ARG_TENSOR(a->rows), CLDSA_ARG_U32(run->dims[N]), CLDSA_ARG_U32(run->dims[D]));
 }
 
 static const cldsa_variant dispatch_any = {
@@ -335,8 +331,8 @@ static const cldsa_variant dispatch_any = {
 static void dispatch_reference(const cldsa_reference_call *call) {
     const int64_t *d = call->dims;
     const cldsa_host_tensor *t = call->tensors;
-    for (int64_t r = 0; r < d[R]; ++r)
-        memcpy(t[2].data + r * d[D], t[0].data + (int64_t)t[1].data[r] * d[D], (size_t)d[D] * sizeof(double));
+    for (int64_t i = 0; i < d[N] * d[X]; ++i)
+        memcpy(t[2].data + (int64_t)t[1].data[i] * d[D], t[0].data + i / d[X] * d[D], (size_t)d[D] * sizeof(double));
 }
 
 static double no_flops(const cldsa_run *run) {
@@ -354,6 +350,7 @@ const cldsa_op cldsa_op_moe_dispatch = {
     .args_size = sizeof(cldsa_moe_dispatch_args),
     .dims = moe_dims,
     .fields = dispatch_fields,
+    .check = sorted_rows_check,
     .variants = dispatch_variants,
     .reference = dispatch_reference,
     .flops = no_flops,
@@ -516,8 +513,12 @@ static const cldsa_field combine_backward_fields[] = {
 };
 
 static void combine_backward_defaults(const cldsa_run *run, int *tune) {
-    if (on_cpu(run))
+    if (on_cpu(run)) {
         memcpy(tune, (int[]){16, 16, 1}, 3 * sizeof *tune);
+        return;
+    }
+    for (tune[2] = 64; tune[2] < 256 && 4 * tune[0] * tune[2] < run->dims[D];)
+        tune[2] *= 2;
 }
 
 static cldsa_status combine_backward_enqueue(cldsa_run *run) {

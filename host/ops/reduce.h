@@ -21,4 +21,7 @@ cldsa_status cldsa_run_sum_rows(cldsa_run *run, const char *options, const cldsa
 #define CLDSA_TUNE_SLICES                                                                                              \
     { "SLICES", 8, {4, 8, 16}, "row slices per group of the row sum" }
 
+/* The first and last of ROWS, WG, PER_LANE, COLS and SLICES, the tunables of a norm's backward pass by groups. */
+void cldsa_norm_rows_defaults(const cldsa_run *run, int64_t rows, int *tune);
+
 #endif

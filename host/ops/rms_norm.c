@@ -178,15 +178,13 @@ static void backward_vec_defaults(const cldsa_run *run, int *tune) {
     tune[0] = (int)(rows < 8 ? 8 : rows > 128 ? 128 : cldsa_round_up(rows, 8));
 }
 
-/* Some groups per compute unit before groups get longer; a row's columns in registers where they fit. */
+/* A row's columns in registers where they fit; some groups per compute unit before groups get longer. */
 static void backward_simt_defaults(const cldsa_run *run, int *tune) {
-    int64_t groups = 8 * (int64_t)cldsa_context_device_info(run->ctx)->compute_units;
-    for (tune[0] = 4; tune[0] < 32 && run->dims[R] / (2 * tune[0]) >= groups;)
-        tune[0] *= 2;
     for (tune[1] = 64; tune[1] < 256 && 4 * tune[1] < run->dims[D];)
         tune[1] *= 2;
     for (tune[2] = 1; tune[2] < 16 && tune[1] * tune[2] < run->dims[D];)
         tune[2] *= 2;
+    cldsa_norm_rows_defaults(run, run->dims[R], tune);
 }
 
 static bool simt_legal(const cldsa_run *run, const int *tune) {
@@ -204,7 +202,7 @@ static const cldsa_variant backward_vec = {
 static const cldsa_variant backward_simt = {
     .name = "simt",
     .file = "rms_norm.cl",
-    .tunables = {{"ROWS", 16, {2, 4, 8, 16, 32, 64}, "rows per group"},
+    .tunables = {{"ROWS", 16, {2, 4, 8, 16, 32, 64, 128}, "rows per group"},
                  {"WG", 64, {32, 64, 128, 256, 512}, "work-items per group"},
                  {"PER_LANE", 4, {1, 2, 4, 8, 16}, "columns of a row in a work-item's registers"},
                  CLDSA_TUNE_COLS(32),

@@ -23,7 +23,6 @@ typedef struct cldsa_moe_route_args {
     cldsa_tensor weights;       /* out f32 [N,X], each row sums to 1 */
     cldsa_tensor group_offsets; /* out i32 [E+1]: rows of expert e in sorted order */
     cldsa_tensor position;      /* out i32 [N,X]: the sorted row of each (token, choice) */
-    cldsa_tensor row_token;     /* out i32 [R]: the token of each sorted row */
     float noise_std;
     uint64_t seed;
     uint32_t stream;
@@ -44,11 +43,11 @@ CLDSA_API cldsa_status cldsa_moe_route_backward(cldsa_context *ctx, const cldsa_
 CLDSA_API cldsa_status cldsa_moe_route_backward_workspace(cldsa_context *ctx, const cldsa_moe_route_backward_args *args,
                                                           size_t *bytes);
 
-/* rows[r,:] = x[row_token[r],:] */
+/* rows[position[n,x],:] = x[n,:] */
 typedef struct cldsa_moe_dispatch_args {
-    cldsa_tensor x;         /* f32 [N,D] */
-    cldsa_tensor row_token; /* i32 [R] */
-    cldsa_tensor rows;      /* out f32 [R,D] */
+    cldsa_tensor x;        /* f32 [N,D] */
+    cldsa_tensor position; /* i32 [N,X], each of 0 .. R-1 once */
+    cldsa_tensor rows;     /* out f32 [R,D] */
 } cldsa_moe_dispatch_args;
 
 CLDSA_API cldsa_status cldsa_moe_dispatch(cldsa_context *ctx, const cldsa_moe_dispatch_args *args,

@@ -6,28 +6,27 @@ extern const cldsa_op cldsa_op_moe_route, cldsa_op_moe_route_backward, cldsa_op_
     cldsa_op_moe_dispatch_backward, cldsa_op_moe_combine, cldsa_op_moe_combine_backward;
 
 static const harness_case route_cases[] = {
-    {.name = "the experiment", .dims = "N=515 E=4 X=2 G=5 R=1030"},
-    {.name = "noise", .dims = "N=301 E=4 X=2 G=5 R=602", .params = "noise_std=0.5 seed=7 stream=3"},
-    {.name = "noise, odd number of experts", .dims = "N=150 E=7 X=3 G=8 R=450", .params = "noise_std=1 seed=123456789"},
-    {.name = "ties", .dims = "N=200 E=8 X=3 G=9 R=600", .fill = "logits=ties 1"},
-    {.name = "all equal", .dims = "N=130 E=5 X=2 G=6 R=260", .fill = "logits=const 1"},
-    {.name = "not finite", .dims = "N=129 E=6 X=2 G=7 R=258", .fill = "logits=special"},
-    {.name = "all NaN", .dims = "N=3 E=6 X=2 G=7 R=6", .fill = "logits=const nan"},
-    {.name = "one token", .dims = "N=1 E=4 X=1 G=5 R=1"},
-    {.name = "one expert", .dims = "N=65 E=1 X=1 G=2 R=65"},
-    {.name = "all experts", .dims = "N=33 E=5 X=5 G=6 R=165"},
-    {.name = "most experts", .dims = "N=700 E=256 X=8 G=257 R=5600"},
-    {.name = "most choices", .dims = "N=140 E=40 X=32 G=41 R=4480"},
+    {.name = "the experiment", .dims = "N=515 E=4 X=2 G=5"},
+    {.name = "noise", .dims = "N=301 E=4 X=2 G=5", .params = "noise_std=0.5 seed=7 stream=3"},
+    {.name = "noise, odd number of experts", .dims = "N=150 E=7 X=3 G=8", .params = "noise_std=1 seed=123456789"},
+    {.name = "ties", .dims = "N=200 E=8 X=3 G=9", .fill = "logits=ties 1"},
+    {.name = "all equal", .dims = "N=130 E=5 X=2 G=6", .fill = "logits=const 1"},
+    {.name = "not finite", .dims = "N=129 E=6 X=2 G=7", .fill = "logits=special"},
+    {.name = "all NaN", .dims = "N=3 E=6 X=2 G=7", .fill = "logits=const nan"},
+    {.name = "one token", .dims = "N=1 E=4 X=1 G=5"},
+    {.name = "one expert", .dims = "N=65 E=1 X=1 G=2"},
+    {.name = "all experts", .dims = "N=33 E=5 X=5 G=6"},
+    {.name = "most experts", .dims = "N=700 E=256 X=8 G=257"},
+    {.name = "most choices", .dims = "N=140 E=40 X=32 G=41"},
     {.name = "too many choices",
-     .dims = "N=4 E=3 X=4 G=4 R=16",
+     .dims = "N=4 E=3 X=4 G=4",
      .expect = CLDSA_INVALID_SHAPE,
      .message = "4 experts per token of 3"},
     {.name = "too many experts",
-     .dims = "N=4 E=257 X=2 G=258 R=8",
+     .dims = "N=4 E=257 X=2 G=258",
      .expect = CLDSA_INVALID_SHAPE,
      .message = "at most 256"},
-    {.name = "too few offsets", .dims = "N=4 E=4 X=2 G=4 R=8", .expect = CLDSA_INVALID_SHAPE, .message = "need 5"},
-    {.name = "too few rows", .dims = "N=4 E=4 X=2 G=5 R=4", .expect = CLDSA_INVALID_SHAPE, .message = "N * X is 8"},
+    {.name = "too few offsets", .dims = "N=4 E=4 X=2 G=4", .expect = CLDSA_INVALID_SHAPE, .message = "need 5"},
 };
 
 /* position becomes a permutation of the rows, and experts distinct per token, as routing makes them. */
@@ -47,10 +46,15 @@ static const harness_case route_backward_cases[] = {
 };
 
 static const harness_case dispatch_cases[] = {
-    {.name = "the experiment", .dims = "N=120 D=256 R=240", .fill = "row_token=whole 0 N-1"},
-    {.name = "odd width", .dims = "N=37 D=53 R=111", .fill = "row_token=whole 0 N-1"},
-    {.name = "narrow", .dims = "N=5 D=3 R=10", .fill = "row_token=whole 0 N-1"},
-    {.name = "wide", .dims = "N=3 D=5003 R=6", .fill = "row_token=whole 0 N-1"},
+    {.name = "the experiment", .dims = "N=120 X=2 D=256 R=240", .fill = "position=permutation"},
+    {.name = "odd width", .dims = "N=37 X=3 D=53 R=111", .fill = "position=permutation"},
+    {.name = "narrow", .dims = "N=5 X=1 D=3 R=5", .fill = "position=permutation"},
+    {.name = "wide", .dims = "N=3 X=2 D=5003 R=6", .fill = "position=permutation"},
+    {.name = "rows that do not fit",
+     .dims = "N=4 X=2 D=8 R=7",
+     .fill = "position=const 0",
+     .expect = CLDSA_INVALID_SHAPE,
+     .message = "N * X is 8"},
 };
 
 static const harness_case dispatch_backward_cases[] = {
