@@ -78,6 +78,7 @@ cldsa_status tuner_space_enumerate(tuner_space *space, const int *fallback, tune
         if (!append(space, &capacity, candidate))
             return cldsa_fail(CLDSA_OUT_OF_MEMORY, "%s: no memory for %zu candidates", space->variant, space->count);
     } while (advance(space, candidate));
+    space->known = space->count;
     return CLDSA_SUCCESS;
 }
 
@@ -120,6 +121,7 @@ cJSON *tuner_space_json(const tuner_space *space) {
     cJSON_AddStringToObject(out, "variant", space->variant);
     cJSON_AddStringToObject(out, "source", space->source);
     cJSON_AddNumberToObject(out, "fallback", (double)space->fallback);
+    cJSON_AddNumberToObject(out, "known", (double)space->known);
     cJSON_AddNumberToObject(out, "count", (double)space->count);
     cJSON *tunables = cJSON_AddArrayToObject(out, "tunables");
     for (int t = 0; t < space->num_tunables; ++t) {
@@ -148,14 +150,16 @@ static void parse_tunable(const cJSON *json, tuner_space *space) {
 cldsa_status tuner_space_parse(const cJSON *json, tuner_space *space) {
     *space = (tuner_space){0};
     const char *variant = "", *source = "";
-    double fallback = 0, count = 0;
+    double fallback = 0, known = 0, count = 0;
     CLDSA_TRY(cldsa_json_get_string(json, "candidates", "variant", &variant));
     CLDSA_TRY(cldsa_json_get_string(json, "candidates", "source", &source));
     CLDSA_TRY(cldsa_json_get_number(json, "candidates", "fallback", 0, MAX_COMBINATIONS, &fallback));
+    CLDSA_TRY(cldsa_json_get_number(json, "candidates", "known", 0, MAX_COMBINATIONS, &known));
     CLDSA_TRY(cldsa_json_get_number(json, "candidates", "count", 1, MAX_COMBINATIONS, &count));
     snprintf(space->variant, sizeof space->variant, "%s", variant);
     snprintf(space->source, sizeof space->source, "%s", source);
     space->fallback = (size_t)fallback;
+    space->known = (size_t)known;
     space->count = (size_t)count;
     const cJSON *item;
     cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(json, "tunables")) {

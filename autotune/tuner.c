@@ -211,6 +211,15 @@ cldsa_status tuner_explore(tuner_session *session, tuner_target *targets, int co
     return CLDSA_SUCCESS;
 }
 
+/* What the database says already: a new tuning shall not end below it. */
+static cldsa_status try_known(tuner_session *session, tuner_target *target) {
+    double seconds;
+    const size_t known = target->space->known;
+    if (known >= target->space->count || !isnan(target->search.seconds[known]))
+        return CLDSA_SUCCESS;
+    return tuner_evaluate(session, target, known, NULL, &seconds);
+}
+
 /* What won for this variant in other cases, of the same kind first, is a good place to begin. */
 static cldsa_status try_earlier_winners(tuner_session *session, tuner_target *target) {
     const int before = cJSON_GetArraySize(session->log->records);
@@ -256,8 +265,10 @@ static cldsa_status search_case(tuner_session *session, const tuner_case_info *i
                 tuner_note_behind(session, targets[i].space->variant, seconds);
         }
     for (int i = 0; i < count; ++i)
-        if (targets[i].search.tried)
+        if (targets[i].search.tried) {
+            CLDSA_TRY(try_known(session, &targets[i]));
             CLDSA_TRY(try_earlier_winners(session, &targets[i]));
+        }
     if (!session->now->follows)
         CLDSA_TRY(tuner_explore(session, targets, count, began + search_part * (session->case_end - began)));
     return tuner_decide(session, info, targets, count);

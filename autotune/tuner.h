@@ -87,15 +87,15 @@ typedef struct tuner_space {
     int num_tunables;
     char names[TUNER_MAX_TUNABLES][32];
     int values[TUNER_MAX_TUNABLES][TUNER_MAX_VALUES], num_values[TUNER_MAX_TUNABLES];
-    int *candidates;        /* [count, num_tunables], as indices into values */
-    size_t count, fallback; /* fallback: which one is the default */
+    int *candidates;               /* [count, num_tunables], as indices into values */
+    size_t count, fallback, known; /* which one is the default, and which the database gives; count: none */
 } tuner_space;
 
 typedef bool (*tuner_legal_fn)(const void *user, const int *values);
 
 /* One more tunable: its `values` end with a 0, unless `count` is given; the default's is added if it is not there. */
 void tuner_space_tunable(tuner_space *space, const char *name, const int *values, int count, int fallback);
-/* All legal combinations; the default is one in any case. CLDSA_OUT_OF_MEMORY. */
+/* All legal combinations; the default is one in any case, and none is known. CLDSA_OUT_OF_MEMORY. */
 cldsa_status tuner_space_enumerate(tuner_space *space, const int *fallback, tuner_legal_fn legal, const void *user);
 void tuner_space_free(tuner_space *space);
 

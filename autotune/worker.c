@@ -75,7 +75,21 @@ static bool legal(const void *user, const int *values) {
     return !run.variant->legal || run.variant->legal(&run, run.tune);
 }
 
-static cldsa_status describe_variant(worker *w, const cldsa_run *run, cJSON *list) {
+/* The candidate with these values of all tunables. */
+static size_t find_values(const tuner_space *space, const int *values) {
+    size_t c = 0;
+    for (; c < space->count; ++c) {
+        const int *at = space->candidates + c * (size_t)space->num_tunables;
+        int t = 0;
+        while (t < space->num_tunables && space->values[t][at[t]] == values[t])
+            ++t;
+        if (t == space->num_tunables)
+            break;
+    }
+    return c;
+}
+
+static cldsa_status describe_variant(worker *w, const cldsa_run *run, const cldsa_tuning_choice *known, cJSON *list) {
     tuner_space space = {0};
     const cldsa_variant *variant = run->variant;
     int fallback[TUNER_MAX_TUNABLES] = {0};
@@ -86,17 +100,29 @@ static cldsa_status describe_variant(worker *w, const cldsa_run *run, cJSON *lis
         tuner_space_tunable(&space, variant->tunables[t].name, variant->tunables[t].values, 0, fallback[t]);
     }
     cldsa_status status = tuner_space_enumerate(&space, fallback, legal, run);
+    if (status == CLDSA_SUCCESS && known->match != CLDSA_TUNING_NONE)
+        space.known = find_values(&space, known->tune);
     if (status == CLDSA_SUCCESS)
         cJSON_AddItemToArray(list, tuner_space_json(&space));
     tuner_space_free(&space);
     return status;
 }
 
+/* What the usual databases say of each variant: earlier tunings of this device, shipped ones of its like. */
+static cldsa_status look_up_variants(worker *w, const cldsa_run *run, cldsa_tuning_choice *known) {
+    CLDSA_TRY(cldsa_tuning_use(w->ctx, NULL));
+    for (int v = 0; run->op->variants[v] && v < TUNER_MAX_VARIANTS; ++v)
+        cldsa_tuning_lookup(run, run->op->variants[v]->name, &known[v]);
+    return cldsa_tuning_use(w->ctx, "");
+}
+
 static cldsa_status describe(worker *w, cJSON *answer) {
     const cldsa_op *op = w->full.work.op;
     cldsa_run run;
     char text[TUNER_TEXT];
+    cldsa_tuning_choice known[TUNER_MAX_VARIANTS];
     CLDSA_TRY(cldsa_op_plan(w->ctx, op, w->full.work.args, &run));
+    CLDSA_TRY(look_up_variants(w, &run, known));
     cJSON_AddStringToObject(answer, "op", op->name);
     cJSON_AddStringToObject(answer, "chosen", run.variant->name);
     cJSON_AddStringToObject(answer, "dims", w->dims);
@@ -107,11 +133,11 @@ static cldsa_status describe(worker *w, cJSON *answer) {
     cJSON_AddNumberToObject(answer, "flops", op->flops ? op->flops(&run) : 0);
     cJSON_AddNumberToObject(answer, "bytes", op->bytes ? op->bytes(&run) : 0);
     cJSON *list = cJSON_AddArrayToObject(answer, "spaces");
-    for (int v = 0; op->variants[v]; ++v) {
+    for (int v = 0; op->variants[v] && v < TUNER_MAX_VARIANTS; ++v) {
         CLDSA_TRY(cldsa_op_force(w->ctx, op, op->variants[v]->name, NULL));
         cldsa_status status = cldsa_op_plan(w->ctx, op, w->full.work.args, &run);
         if (status == CLDSA_SUCCESS)
-            status = describe_variant(w, &run, list);
+            status = describe_variant(w, &run, &known[v], list);
         if (status != CLDSA_SUCCESS && status != CLDSA_UNSUPPORTED)
             return status;
     }

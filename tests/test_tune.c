@@ -199,6 +199,47 @@ static void quick_builds_ahead(void **state) {
     assert_int_equal(count("end", NULL, NULL), 1);
 }
 
+static const char *second_trial(void) {
+    for (int i = 0, seen = 0; i < num_records; ++i)
+        if (cJSON_HasObjectItem(records[i], "trial") && seen++ == 1)
+            return text(records[i], "tunables");
+    return "";
+}
+
+/* Makes ROWS=16 of `vec` the only winner of the database's only entry, and better than it can be. */
+static void claim(const char *path) {
+    cJSON *root = NULL;
+    assert_int_equal(cldsa_json_read(path, &root), CLDSA_SUCCESS);
+    cJSON *database = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(root, "databases"), 0);
+    cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(database, "entries"), 0);
+    cJSON *winner = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(entry, "variants"), 0);
+    assert_string_equal(text(winner, "variant"), "vec");
+    cJSON *tunables = cJSON_CreateObject();
+    cJSON_AddNumberToObject(tunables, "ROWS", 16);
+    assert_true(cJSON_ReplaceItemInObjectCaseSensitive(winner, "tunables", tunables));
+    assert_true(cJSON_ReplaceItemInObjectCaseSensitive(winner, "default_seconds", cJSON_CreateNumber(1)));
+    assert_int_equal(cldsa_json_write(path, root), CLDSA_SUCCESS);
+    cJSON_Delete(root);
+}
+
+/* What a database knows is tried right after the defaults, and believed no further. */
+static void what_is_known_is_tried_first(void **state) {
+    (void)state;
+    char before[256];
+    const char *tune = "tune cross_entropy --shapes N=300,V=1000 --quick --budget 20s --log '%s' --database '%s'";
+    cli_run(tune, cli_path("unknown.jsonl"), cli_path("known.json"));
+    cli_assert_ok();
+    read_log(cli_path("unknown.jsonl"));
+    assert_string_not_equal(second_trial(), "ROWS=16");
+    claim(cli_path("known.json"));
+    snprintf(before, sizeof before, "CLDSA_TUNING='%s'", cli_path("known.json"));
+    cli_run_in(before, tune, cli_path("known.jsonl"), cli_path("new.json"));
+    cli_assert_ok();
+    read_log(cli_path("known.jsonl"));
+    assert_string_equal(second_trial(), "ROWS=16");
+    assert_int_equal(count("trial", "ROWS=4", "ok"), 1); /* the default, which the claim does not replace */
+}
+
 /* ---- the command line -------------------------------------------------------------------------------------------- */
 
 static void wrong_words_are_named(void **state) {
@@ -277,6 +318,7 @@ int main(void) {
         cmocka_unit_test(faulty_candidates_never_win),
         cmocka_unit_test(nor_where_they_are_checked_ahead),
         cmocka_unit_test(quick_builds_ahead),
+        cmocka_unit_test(what_is_known_is_tried_first),
         cmocka_unit_test(a_killed_tuning_goes_on),
         cmocka_unit_test(a_device_that_disappears_is_reported),
         cmocka_unit_test(two_at_once_lose_nothing),
