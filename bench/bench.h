@@ -158,7 +158,8 @@ void bench_process_stop(bench_process *process);
 
 /* A peer's answer {"peer","status","reason","samples":[...],"peak_bytes"} joins what it said before. */
 void bench_peers_add(bench_peer_result *peers, int *count, const cJSON *answer);
-void bench_peers_add_error(bench_peer_result *peers, int *count, const char *name, const char *reason);
+void bench_peers_add_failure(bench_peer_result *peers, int *count, const char *name, bench_status status,
+                             const char *reason);
 
 /* Where peers are found; NULL members: not there. */
 typedef struct bench_peer_paths {
@@ -169,7 +170,7 @@ typedef struct bench_peer_paths {
 
 /* The peers of the operations' suite: processes that stay for the whole run; pid -1: not there. */
 typedef struct bench_op_peers {
-    bool on_cpu;
+    bool on_cpu, blas_missing; /* asked for, and not built */
     bench_process torch, gemm;
 } bench_op_peers;
 

@@ -45,11 +45,12 @@ void bench_peers_add(bench_peer_result *peers, int *count, const cJSON *answer) 
         bench_samples_add(&peer->samples, sample->valuedouble);
 }
 
-void bench_peers_add_error(bench_peer_result *peers, int *count, const char *name, const char *reason) {
+void bench_peers_add_failure(bench_peer_result *peers, int *count, const char *name, bench_status status,
+                             const char *reason) {
     bench_peer_result *peer = find_peer(peers, count, name);
     if (!peer)
         return;
-    peer->status = BENCH_ERROR;
+    peer->status = status;
     snprintf(peer->reason, sizeof peer->reason, "%s", reason);
 }
 
@@ -94,7 +95,7 @@ static void ask(bench_process *process, const char *name, const cJSON *request, 
         cJSON_ArrayForEach(one, cJSON_GetObjectItemCaseSensitive(answer, "results"))
             bench_peers_add(row->peers, &row->num_peers, one);
     } else {
-        bench_peers_add_error(row->peers, &row->num_peers, name, cldsa_error_message());
+        bench_peers_add_failure(row->peers, &row->num_peers, name, BENCH_ERROR, cldsa_error_message());
         bench_process_stop(process);
     }
     cJSON_Delete(answer);
@@ -104,7 +105,11 @@ void bench_op_peers_ask(bench_op_peers *peers, double budget, bench_op_row *row)
     cJSON *request = request_json(peers, row, budget);
     ask(&peers->torch, "torch", request, row);
     const cldsa_workload_spec *spec = &row->test->spec;
-    if (strcmp(row->test->op, "gemm") == 0 && !spec->give && !spec->dtypes) /* BLAS: no groups, no bias, no halves */
+    bool plain = strcmp(row->test->op, "gemm") == 0 && !spec->give && !spec->dtypes; /* no groups, bias or halves */
+    if (plain && peers->blas_missing)
+        bench_peers_add_failure(row->peers, &row->num_peers, "OpenBLAS", BENCH_SKIPPED,
+                                "cldsa-peer-openblas is not built; bench/peers/README.md says how");
+    else if (plain)
         ask(&peers->gemm, "OpenBLAS", request, row);
     cJSON_Delete(request);
 }
@@ -119,7 +124,8 @@ void bench_op_peers_start(const bench_peer_paths *paths, bool on_cpu, bench_op_p
         char *argv[] = {(char *)paths->python, script, NULL};
         bench_process_start(argv, &peers->torch);
     }
-    if (paths->gemm && on_cpu) {
+    peers->blas_missing = on_cpu && !paths->gemm;
+    if (on_cpu && paths->gemm) {
         char *argv[] = {(char *)paths->gemm, NULL};
         bench_process_start(argv, &peers->gemm);
     }

@@ -250,7 +250,7 @@ static void run_peer(const bench_train_options *options, int steps, bench_train_
     if (answer_of(argv, &answer) == CLDSA_SUCCESS)
         bench_peers_add(row->peers, &row->num_peers, answer);
     else
-        bench_peers_add_error(row->peers, &row->num_peers, "pytorch", cldsa_error_message());
+        bench_peers_add_failure(row->peers, &row->num_peers, "pytorch", BENCH_ERROR, cldsa_error_message());
     cJSON_Delete(answer);
 }
 

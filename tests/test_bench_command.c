@@ -47,6 +47,19 @@ static void an_unwritable_result_is_found_at_once(void **state) {
     assert_string_equal(cli_result.out, "");
 }
 
+/* A program on its own has no peers beside it. */
+static void a_missing_peer_is_a_line(void **state) {
+    (void)state;
+    cli_shell("cp '%s' '%s' && '%s' bench ops gemm --device cpu --preset cpu --budget 0.01 --peers "
+              "--peer-dir '" CLDSA_KERNELS "/../bench/peers' --python false",
+              CLDSA_TEST_CLI, cli_path("alone"), cli_path("alone"));
+    cli_assert_ok();
+    assert_non_null(strstr(cli_result.out, "torch "));
+    assert_non_null(strstr(cli_result.out, "error: the other program ended"));
+    assert_non_null(strstr(cli_result.out, "OpenBLAS "));
+    assert_non_null(strstr(cli_result.out, "skipped: cldsa-peer-openblas is not built"));
+}
+
 static void a_killed_run_keeps_its_rows(void **state) {
     (void)state;
     static const char bench[] = "bench ops reduce --preset experiment --budget 0.01 --out";
@@ -75,6 +88,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_words_are_named),
         cmocka_unit_test(an_unwritable_result_is_found_at_once),
+        cmocka_unit_test(a_missing_peer_is_a_line),
         cmocka_unit_test(a_killed_run_keeps_its_rows),
     };
     return cmocka_run_group_tests(tests, cli_make_directory, cli_remove_directory);
