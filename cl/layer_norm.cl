@@ -189,7 +189,7 @@ __kernel void layer_norm_backward_vec(__global const float *x_, ulong x_off, __g
 #define STORE_ROW(d, v)                                                                                                \
     {                                                                                                                  \
         STORE_SUM(d, v);                                                                                               \
-        y[d] = fma(((v)-mu) * rs, weight[weight_off + (d)], bias[bias_off + (d)]);                                     \
+        y[d] = fma(((v) - mu) * rs, weight[weight_off + (d)], bias[bias_off + (d)]);                                   \
     }
 
 // A lane keeps PER_LANE columns of its row in registers; columns beyond those are read three times.
@@ -234,8 +234,8 @@ layer_norm_simt(__global const float *x_, ulong x_off, __global const float *res
             STORE_ROW(d, v[i])
     }
     for (uint d = beyond; d < dim; d += WG) {
-        float past = input1(x, residual, d);
-        STORE_ROW(d, past)
+        float value = input1(x, residual, d);
+        STORE_ROW(d, value)
     }
     if (lane == 0) {
 #if HAS_STATS & 1
