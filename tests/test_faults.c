@@ -269,7 +269,8 @@ static void odd_checks_are_left_out_only_where_there_is_no_call(void **state) {
 }
 
 int main(void) {
-    setenv("OPENCL_LAYERS", CLDSA_FAULT_LAYER, 1); /* before the first OpenCL call */
+    setenv("OPENCL_LAYERS", CLDSA_FAULT_LAYER, 1);  /* before the first OpenCL call */
+    setenv("CLDSA_CACHE_DIR", CLDSA_TEST_CACHE, 1); /* PoCL's programs too: each attempt would compile anew */
     const struct CMUnitTest tests[] = {cmocka_unit_test(operation), cmocka_unit_test(training_step),
                                        cmocka_unit_test(checks_of_candidates),
                                        cmocka_unit_test(odd_checks_are_left_out_only_where_there_is_no_call)};

@@ -24,6 +24,7 @@ static void take_options(cldsa_context *ctx, const cldsa_context_options *option
     ctx->kernel_dir = kernel_dir && *kernel_dir ? strdup(kernel_dir) : NULL;
     if (!options->no_disk_cache)
         ctx->cache_dir = options->cache_dir ? strdup(options->cache_dir) : default_cache_dir();
+    ctx->own_cache = options->cache_dir || getenv("CLDSA_CACHE_DIR");
     ctx->log = options->log;
     ctx->log_user = options->log_user;
     ctx->log_level = options->log_level;

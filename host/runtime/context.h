@@ -43,6 +43,7 @@ struct cldsa_context {
     cldsa_device_info info;
     cldsa_capabilities caps;
     char *cache_dir;  /* NULL: no disk cache */
+    bool own_cache;   /* the caller or the user named cache_dir */
     char *kernel_dir; /* NULL: embedded kernels only */
     cldsa_log_fn log;
     void *log_user;

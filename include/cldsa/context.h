@@ -19,7 +19,7 @@ typedef struct cldsa_context cldsa_context;
 /* All members may be zero. */
 typedef struct cldsa_context_options {
     const char *cache_dir;  /* programs and probe results; default $CLDSA_CACHE_DIR, else $XDG_CACHE_HOME/cldsa, else
-                               ~/.cache/cldsa */
+                               ~/.cache/cldsa; to the last two PoCL's programs do not go: PoCL has a cache too */
     const char *kernel_dir; /* .cl/.clh files found here replace the embedded ones; default $CLDSA_KERNEL_DIR */
     bool no_disk_cache;     /* build everything anew */
     bool profiling;         /* keep every kernel's event: see profile.h; queues need CL_QUEUE_PROFILING_ENABLE */
