@@ -34,7 +34,7 @@ static cldsa_status wait_first(cldsa_run *run) {
 
 /*
  * One matrix of the batch. CLBlastSgemmStridedBatched would take all in one call, but where a matrix needs no padding
- * its indirect routine forgets the matrix's offset and stride (1.5.3 to 1.6.3: BatchedGemmIndirect's a_no_temp).
+ * its indirect routine forgets the matrix's offset and stride (seen in 1.5.3: BatchedGemmIndirect's a_no_temp).
  */
 static CLBlastStatusCode multiply(const gemm_problem *p, int64_t z, cl_command_queue *queue, cl_event *event) {
     const cldsa_gemm_args *args = p->args;
