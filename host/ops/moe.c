@@ -517,7 +517,8 @@ static void combine_backward_defaults(const cldsa_run *run, int *tune) {
         memcpy(tune, (int[]){16, 16, 1}, 3 * sizeof *tune);
         return;
     }
-    for (tune[2] = 64; tune[2] < 256 && 4 * tune[0] * tune[2] < run->dims[D];)
+    size_t most = cldsa_context_device_info(run->ctx)->max_work_group_size;
+    for (tune[2] = 64; tune[2] < 256 && 2 * (size_t)tune[2] <= most && 4 * tune[0] * tune[2] < run->dims[D];)
         tune[2] *= 2;
 }
 
