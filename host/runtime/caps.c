@@ -96,7 +96,7 @@ static bool run_kernel(cldsa_context *ctx, cl_program program, unsigned *word, s
  * would only make noise.
  */
 static bool known_to_fail(const cldsa_context *ctx, const probe *p) {
-    if (!p->extension || !strstr(ctx->info.platform_name, "Portable Computing Language"))
+    if (!p->extension || !cldsa_is_pocl(ctx))
         return false;
     char list[8192] = "";
     clGetDeviceInfo(ctx->device, CL_DEVICE_EXTENSIONS, sizeof list - 1, list, NULL);

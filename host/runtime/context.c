@@ -159,6 +159,10 @@ cl_context cldsa_context_cl(const cldsa_context *ctx) {
 cl_device_id cldsa_context_device(const cldsa_context *ctx) {
     return ctx->device;
 }
+bool cldsa_is_pocl(const cldsa_context *ctx) {
+    return strcmp(ctx->info.platform_name, "Portable Computing Language") == 0;
+}
+
 const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx) {
     return &ctx->info;
 }

@@ -59,6 +59,9 @@ struct cldsa_context {
     size_t num_records, max_records;
 };
 
+/* What is different on PoCL and cannot be probed. */
+bool cldsa_is_pocl(const cldsa_context *ctx);
+
 /* Fills caps by running tiny kernels, or from the disk cache (caps.c). */
 cldsa_status cldsa_probe_capabilities(cldsa_context *ctx);
 

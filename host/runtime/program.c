@@ -43,7 +43,7 @@ static cldsa_status build(cldsa_context *ctx, cl_program program, const char *fi
  * local sizes of any extents: layer_norm's test took 47 s instead of 10 with nothing cached.
  */
 static bool caches_programs(const cldsa_context *ctx) {
-    return ctx->cache_dir && (ctx->own_cache || strcmp(ctx->info.platform_name, "Portable Computing Language") != 0);
+    return ctx->cache_dir && (ctx->own_cache || !cldsa_is_pocl(ctx));
 }
 
 static cl_program program_from_cache(cldsa_context *ctx, const char *source, const char *options) {
