@@ -22,6 +22,7 @@ enum { MAX_BITONIC = 4096 };  /* longest row of the bitonic variant; log^2 steps
 enum { BITONIC_BEST = 1024 }; /* up to here it is the faster one */
 enum { RADIX_BINS = 2048 };   /* BINS of cl/topk_radix.cl */
 enum { MAX_SLAB = 32768 };    /* rows of a launch's second dimension */
+enum { GROUPS_EACH = 3 };     /* radix: groups per compute unit below which none takes several rows */
 
 static const cldsa_field fields[] = {
     CLDSA_IN(args_t, scores, "R* T", CLDSA_ACCEPT_FLOAT, "what to select from"),
@@ -188,38 +189,39 @@ static const cldsa_variant bitonic = {
     .enqueue = bitonic_enqueue,
 };
 
-/* ---- radix: a group per row, and a sort where scores give the order -------------------------------------------- */
+/* ---- radix: a group for a few rows, one by one, and a sort where scores give the order -------------------------- */
 
 /* Local memory of topk_radix (shared_t) with these tunables. */
 static size_t radix_local_bytes(int wg, int candidates) {
-    int spare = 2 * wg > RADIX_BINS ? 2 * wg : RADIX_BINS;
-    return sizeof(cl_uint) * (size_t)(2 * candidates + spare + wg + wg / 32 + wg / 32 + 8);
+    return sizeof(cl_uint) * (size_t)(2 * candidates + RADIX_BINS + wg + 3 * (wg / 32) + 16);
 }
 
 static bool radix_legal(const cldsa_run *run, const int *tune) {
     const cldsa_device_info *info = cldsa_context_device_info(run->ctx);
     size_t local = cldsa_context_capabilities(run->ctx)->local_mem_bytes;
     size_t sort_bytes = (size_t)tune[4] * sizeof(cl_ulong);
-    return tune[0] <= RADIX_BINS && 4 * tune[0] <= tune[1] && 2 * tune[3] <= tune[4] &&
+    return 2 * tune[0] <= RADIX_BINS && 4 * tune[0] <= tune[1] && 2 * tune[3] <= tune[4] &&
            (size_t)tune[0] <= info->max_work_group_size && (size_t)tune[3] <= info->max_work_group_size &&
            radix_local_bytes(tune[0], tune[1]) <= local && sort_bytes <= local;
 }
 
-static const int radix_least[] = {64, 512, 1, 64, 512};
+static const int radix_least[] = {64, 512, 1, 64, 512, 1};
 
 static bool radix_can_run(const cldsa_run *run) {
     return radix_legal(run, radix_least);
 }
 
-/* Half-size groups keep more rows in flight; past this length one group needs all its items, and so many that registers
- * hold one load each (measured on an H100: 1.04 ms for 4096 rows of 131072, with two loads 1.30). */
+/* A group that has seen a row needs no sample of the next, so it takes as many as leave enough groups. A few long rows
+ * that have the device for themselves are read by larger groups (one of 131072 on an H200: 0.032 instead of 0.064 ms).
+ */
 enum { LONG_ROW = 65536 };
 
 static void radix_defaults(const cldsa_run *run, int *tune) {
-    if (run->dims[T] <= LONG_ROW)
-        tune[0] /= 2;
-    else
-        tune[2] = 1;
+    int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    while (tune[5] > 1 && run->dims[R] < GROUPS_EACH * units * tune[5])
+        tune[5] /= 2;
+    if (run->dims[T] > LONG_ROW && run->dims[R] <= units)
+        tune[0] *= 2;
     while (!radix_legal(run, tune) && tune[1] > radix_least[1])
         for (int i = 0; i < 5; ++i)
             tune[i] = tune[i] / 2 > radix_least[i] ? tune[i] / 2 : radix_least[i];
@@ -291,7 +293,8 @@ static cldsa_status radix_enqueue(cldsa_run *run) {
     bool aligned = a->scores.dtype == CLDSA_F32 && a->scores.offset % 4 == 0 && run->dims[T] % 4 == 0;
     cldsa_kernel *kernel;
     CLDSA_TRY(get_kernel(run, "topk_radix", aligned ? " -DALIGNED=1" : "", &kernel));
-    size_t local = (size_t)cldsa_run_tune(run, "WG"), global = (size_t)run->dims[R] * local;
+    size_t local = (size_t)cldsa_run_tune(run, "WG"),
+           global = global = (size_t)cldsa_ceil_div(run->dims[R], cldsa_run_tune(run, "ROWS")) * local;
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, TOPK_ARGS(a, run->dims)));
     return by_score(run) ? sort_selection(run) : CLDSA_SUCCESS;
 }
@@ -299,11 +302,12 @@ static cldsa_status radix_enqueue(cldsa_run *run) {
 static const cldsa_variant radix = {
     .name = "radix",
     .file = "topk_radix.cl",
-    .tunables = {{"WG", 1024, {256, 512, 1024}, "work-items per row"},
+    .tunables = {{"WG", 512, {256, 512, 1024}, "work-items per row"},
                  {"CANDIDATES", 4096, {2048, 4096, 8192}, "keys that local memory takes"},
-                 {"UNROLL", 2, {1, 2, 4, 8}, "loads of four keys in flight"},
+                 {"UNROLL", 1, {1, 2, 4}, "loads of four keys in flight"},
                  {"SORT_WG", 512, {128, 256, 512, 1024}, "work-items per chunk of the sort"},
-                 {"CHUNK", 2048, {1024, 2048, 4096}, "pairs sorted in local memory"}},
+                 {"CHUNK", 2048, {1024, 2048, 4096}, "pairs sorted in local memory"},
+                 {"ROWS", 8, {1, 2, 4, 8, 16}, "rows per group, one after the other"}},
     .can_run = radix_can_run,
     .defaults = radix_defaults,
     .legal = radix_legal,

@@ -18,6 +18,17 @@ static void clustered(harness_data *data) {
     }
 }
 
+/* Rows that say nothing about the next one: wider and narrower, shifted, without negatives, of denormals, all alike. */
+static void unlike(harness_data *data) {
+    cldsa_host_tensor *scores = harness_tensor(data, "scores");
+    int64_t t = harness_dim(data, "T");
+    for (int64_t i = 0; i < harness_numel(scores); ++i) {
+        double x = scores->data[i];
+        const double kinds[] = {x, 1000 * x, 1e-3 * x, x > 0 ? x : 0, x - 20, 1e-39 * x, 1e-20 * x, x, x + 20, 1.5};
+        scores->data[i] = kinds[i / t % 10];
+    }
+}
+
 static const harness_case cases[] = {
     {.name = "everything",
      .dims = "R=9 T=100 K=20 B=3",
@@ -104,6 +115,19 @@ static const harness_case cases[] = {
      .give = "indices count",
      .params = "k=600",
      .prepare = clustered},
+    {.name = "rows alike", .dims = "R=50 T=9001 K=600", .give = "indices count", .params = "k=600"},
+    {.name = "half of rows about zero", .dims = "R=50 T=3002 K=1501", .give = "indices count", .params = "k=1501"},
+    {.name = "rows unlike the one before",
+     .dims = "R=50 T=9002 K=700",
+     .give = "indices values count",
+     .params = "k=700",
+     .prepare = unlike},
+    {.name = "rows unlike the one before, ranges",
+     .dims = "R=60 T=9002 K=700",
+     .give = "k_rows ks ke indices count mask",
+     .dtypes = "scores=BF16 mask=U32",
+     .fill = "k_rows=whole 690 700; ks=range_start T; ke=range_end T",
+     .prepare = unlike},
     {.name = "threshold far from the cut", .dims = "R=3 T=9001 K=2500", .give = "indices count", .params = "k=2500"},
     {.name = "very long",
      .dims = "R=1 T=1000003 K=2048",
