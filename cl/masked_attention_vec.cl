@@ -2,8 +2,10 @@
 //
 //     out[b,i,h,:] = sum_j p_ij v[b,j,h',:],  p_i = softmax_j(scale * q[b,i,h,:] . k[b,j,h',:]),  lse[b,i,h]
 //
-// One work-item per (query tile, head, batch element); global size (ceil(S / QUERIES), H, B). It walks the visible
-// blocks of 64 keys with a running maximum and sum per row (online softmax); nothing of size S x T is stored.
+// One work-item per (query tile, head, batch element and part of the keys); global size (ceil(S / QUERIES), H,
+// B * parts). It walks the visible blocks of 64 keys with a running maximum and sum per row (online softmax); nothing
+// of size S x T is stored. Several parts, where there are fewer tiles than cores, are put together by
+// attention_combine.cl.
 //
 //     scores, transposed                       values
 //            QUERIES lanes                             DV lanes
@@ -16,8 +18,10 @@
 // query tile is transposed, once. Scores carry log2(e), so that exp2 serves.
 #include "masked_attention_vec.clh"
 
+#include "attention_combine.clh"
+
 #ifndef QUERIES
-#define QUERIES 64 // queries of a work-item, a multiple of 32 and of TILE_ROWS (32 .. 128)
+#define QUERIES 64 // queries of a work-item, 16 or a multiple of 32, and one of TILE_ROWS (16 .. 128)
 #endif
 #ifndef OUT_DTYPE
 #define OUT_DTYPE F32 // storage of out
@@ -25,8 +29,12 @@
 #ifndef HAS_LSE
 #define HAS_LSE 1 // lse is written
 #endif
+#ifndef PARTIAL
+#define PARTIAL 0 // 1: there are several parts, whose sums go to scratch
+#endif
 
-#define LANES (QUERIES / 16) // vectors of queries
+#define LANES (QUERIES / 16)        // vectors of queries
+#define PAIR  (LANES > 1 ? 2 : 1) // of them in a register tile
 
 // o[0 .. QUERIES)[0 .. DVP) = o * alpha + p * v over one key block. p is [KEYS][QUERIES].
 #define ADD_VALUES(V, column)                                                                                          \
@@ -60,30 +68,34 @@ inline void add_values_exact(float *o, const float *alpha, const float *p, const
 // s[KEYS][QUERIES] = k q^T, -inf where the words' bits are off; `top` becomes each query's maximum.
 inline void score_block(float *s, float16 *top, const float *k, const float *qt, const uint *words, bool all)
 {
-    for (int lane = 0; lane < LANES; lane += 2) {
-        float16 top0 = (float16)(-INFINITY), top1 = top0;
+    for (int lane = 0; lane < LANES; lane += PAIR) {
+        float16 highest[PAIR];
+#pragma unroll
+        for (int u = 0; u < PAIR; ++u)
+            highest[u] = (float16)(-INFINITY);
         for (int j = 0; j < KEYS; j += TILE_ROWS) {
-            float16 c[TILE_ROWS][2];
-            TILE_ZERO(2, c)
-            TILE_PRODUCT(2, c, D, k + j * DP, DP, 1, qt + lane * 16, QUERIES)
-            if (!all) {
-                uint16 w0 = vload16(lane, words + j / 32 * QUERIES), w1 = vload16(lane + 1, words + j / 32 * QUERIES);
+            float16 c[TILE_ROWS][PAIR];
+            TILE_ZERO(PAIR, c)
+            TILE_PRODUCT(PAIR, c, D, k + j * DP, DP, 1, qt + lane * 16, QUERIES)
 #pragma unroll
-                for (int r = 0; r < TILE_ROWS; ++r) {
-                    uint16 bit = (uint16)(1u << ((j + r) & 31));
-                    c[r][0] = (w0 & bit) != (uint16)(0) ? c[r][0] : (float16)(-INFINITY);
-                    c[r][1] = (w1 & bit) != (uint16)(0) ? c[r][1] : (float16)(-INFINITY);
+            for (int u = 0; u < PAIR; ++u) {
+                if (!all) {
+                    uint16 word = vload16(lane + u, words + j / 32 * QUERIES);
+#pragma unroll
+                    for (int r = 0; r < TILE_ROWS; ++r) {
+                        uint16 bit = word & (uint16)(1u << ((j + r) & 31));
+                        c[r][u] = bit != (uint16)(0) ? c[r][u] : (float16)(-INFINITY);
+                    }
                 }
-            }
 #pragma unroll
-            for (int r = 0; r < TILE_ROWS; ++r) {
-                top0 = MAX_OF(c[r][0], top0);
-                top1 = MAX_OF(c[r][1], top1);
+                for (int r = 0; r < TILE_ROWS; ++r)
+                    highest[u] = MAX_OF(c[r][u], highest[u]);
             }
-            TILE_STORE(2, c, s + j * QUERIES + lane * 16, QUERIES)
+            TILE_STORE(PAIR, c, s + j * QUERIES + lane * 16, QUERIES)
         }
-        top[lane] = top0;
-        top[lane + 1] = top1;
+#pragma unroll
+        for (int u = 0; u < PAIR; ++u)
+            top[lane + u] = highest[u];
     }
 }
 
@@ -142,6 +154,18 @@ inline float16 weigh_block(float *s, int lane, float16 top, const uint *keep)
     return sum0 + sum1;
 }
 
+#if PARTIAL
+// The sums of a part; `row` is the tile's first of `all` rows [B,S,H].
+inline void store_part_rows(__global float *scratch, ulong parts, ulong part, ulong all, ulong row, int rows,
+                            const float *o, const float *sum, const float *top, float dropout_scale)
+{
+    for (int i = 0; i < rows; ++i) {
+        store_part(scratch, parts, all, part, row + (ulong)i * H, top[i], sum[i]);
+        for (int c = 0; c < DV; ++c)
+            scratch[PART_SUMS(all, part, row + (ulong)i * H) + c] = o[i * DVP + c] * dropout_scale;
+    }
+}
+#else
 // out rows [QUERIES] at stride H * DV; sums and tops per query. A row without keys (sum 0) gives zeros and +inf.
 inline void store_rows(__global ELEM(OUT_DTYPE) *out, __global float *lse, int rows, const float *o, const float *sum,
                        const float *top, float dropout_scale)
@@ -157,15 +181,18 @@ inline void store_rows(__global ELEM(OUT_DTYPE) *out, __global float *lse, int r
             STORE(OUT_DTYPE, out, at + c, o[i * DVP + c] * scale);
     }
 }
+#endif
 
 __kernel void masked_attention_vec(__global const ELEM(DTYPE) *q_, ulong q_off, __global const ELEM(DTYPE) *k_,
                                    ulong k_off, __global const ELEM(DTYPE) *v_, ulong v_off,
                                    __global const MASK_ELEM *mask_, ulong mask_off, __global const int *ks_,
                                    ulong ks_off, __global const int *ke_, ulong ke_off, __global ELEM(OUT_DTYPE) *out_,
                                    ulong out_off, __global float *lse_, ulong lse_off, int S, int T, float scale,
-                                   uint threshold, float dropout_scale, uint stream, ulong seed)
+                                   uint threshold, float dropout_scale, uint stream, ulong seed,
+                                   __global float *scratch_, ulong scratch_off, int parts, int part_keys)
 {
-    const int i0 = get_global_id(0) * QUERIES, h = get_global_id(1), b = get_global_id(2);
+    const int i0 = get_global_id(0) * QUERIES, h = get_global_id(1);
+    const int b = get_global_id(2) / parts, part = get_global_id(2) % parts;
     const int rows = min(QUERIES, S - i0);
     const ulong row0 = (ulong)b * S + i0; // the tile's first row of [B,S]
     __global const ELEM(DTYPE) *q = q_ + q_off + (row0 * H + h) * D;
@@ -186,6 +213,7 @@ __kernel void masked_attention_vec(__global const ELEM(DTYPE) *q_, ulong q_off, 
         int2 range = (int2)(0, 0);
         if (i < rows)
             range = row_range(i0 + i, S, T, ks_ + ks_off + (ulong)b * S, ke_ + ke_off + (ulong)b * S);
+        range = (int2)(max(range.x, part * part_keys), min(range.y, (part + 1) * part_keys));
         start[i] = range.x;
         end[i] = range.y;
         if (range.x < range.y) {
@@ -238,6 +266,11 @@ __kernel void masked_attention_vec(__global const ELEM(DTYPE) *q_, ulong q_off, 
         }
         exact = !exact && !all_finite(o, QUERIES * DVP);
     } while (exact);
+#if PARTIAL
+    store_part_rows(scratch_ + scratch_off, parts, part, get_global_size(2) / parts * S * H, row0 * H + h, rows, o,
+                    (float *)sum, (float *)top, dropout_scale);
+#else
     store_rows(out_ + out_off + (row0 * H + h) * DV, lse_ + lse_off + row0 * H + h, rows, o, (float *)sum,
                (float *)top, dropout_scale);
+#endif
 }

@@ -90,11 +90,11 @@ static void kernel_options(const cldsa_run *run, const cldsa_masked_call *call, 
                       (int)call->range, call->dropout_p > 0, more);
 }
 
-static void forward_options(const cldsa_run *run, const cldsa_masked_call *call, char *options) {
+static void forward_options(const cldsa_run *run, const cldsa_masked_call *call, const char *parts, char *options) {
     const forward_args *args = run->args;
     char more[64];
-    snprintf(more, sizeof more, "-DOUT_DTYPE=%s -DHAS_LSE=%d", cldsa_dtype_macro(args->out.dtype),
-             args->lse.mem != NULL);
+    snprintf(more, sizeof more, "-DOUT_DTYPE=%s -DHAS_LSE=%d%s", cldsa_dtype_macro(args->out.dtype),
+             args->lse.mem != NULL, parts);
     kernel_options(run, call, options, more);
 }
 
@@ -112,19 +112,14 @@ static int64_t query_tiles(const cldsa_run *run, int64_t queries) {
     return cldsa_ceil_div(run->dims[MASKED_S], queries);
 }
 
-static cldsa_status enqueue_forward(cldsa_run *run, const char *kernel_name, int64_t queries, size_t group_size) {
+static cldsa_attention_rows rows_of(const cldsa_run *run) {
     const forward_args *args = run->args;
-    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
-    char options[CLDSA_OPTIONS_MAX];
-    forward_options(run, &call, options);
-    cldsa_kernel *kernel;
-    CLDSA_TRY(cldsa_run_kernel(run, kernel_name, options, &kernel));
-    const size_t global[] = {(size_t)query_tiles(run, queries) * group_size, (size_t)run->dims[MASKED_H],
-                             (size_t)run->dims[MASKED_B]};
-    const size_t local[] = {group_size, 1, 1};
-    return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
-                         CLDSA_ARG_TENSOR(args->lse), SHAPE_ARGS(run),
-                         CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call));
+    const int64_t *n = run->dims;
+    return (cldsa_attention_rows){.out = args->out,
+                                  .lse = args->lse,
+                                  .rows = n[MASKED_B] * n[MASKED_S] * n[MASKED_H],
+                                  .heads = n[MASKED_H],
+                                  .columns = n[MASKED_DV]};
 }
 
 /* ---- vec ----------------------------------------------------------------------------------------------------- */
@@ -143,8 +138,8 @@ static bool vec_can_run(const cldsa_run *run) {
 }
 
 static bool vec_legal(const cldsa_run *run, const int *tune) {
-    return tune[0] > 0 && tune[0] % 32 == 0 && MASKED_KEYS % tune[1] == 0 && tune[0] % tune[1] == 0 &&
-           fits_stack(run, tune[0]);
+    return (tune[0] == 16 || (tune[0] > 0 && tune[0] % 32 == 0)) && MASKED_KEYS % tune[1] == 0 &&
+           tune[0] % tune[1] == 0 && fits_stack(run, tune[0]);
 }
 
 /* Rows of two float16 that the CPU's vector registers hold: 32 of 16 floats, else 16 of which a float16 takes 2 or 4.
@@ -168,7 +163,7 @@ static void heads_as_rows(const forward_args *args, int64_t *n) {
 
 /*
  * A large tile reads keys and values less often; a small one wastes less of a short sequence or of a causal edge, and
- * feeds more cores.
+ * feeds more cores. Where even the smallest leave cores idle, as for one query, the keys are cut into parts.
  */
 static void vec_forward_defaults(const cldsa_run *run, int *tune) {
     tune[1] = register_rows(run);
@@ -182,6 +177,19 @@ static void vec_forward_defaults(const cldsa_run *run, int *tune) {
     for (tune[0] = 128; tune[0] > 32; tune[0] /= 2)
         if (rows > tune[0] / 2 && heads * query_tiles(&tiled, tune[0]) >= enough && fits_stack(run, tune[0]))
             break;
+    if (tiled.dims[MASKED_S] <= 16) {
+        tune[0] = 16;
+        tune[1] *= 2; /* rows of one float16 */
+    }
+    tune[2] = cldsa_attention_default_split(run, heads * query_tiles(&tiled, tune[0]),
+                                            cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS), 1);
+}
+
+static void vec_forward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const cldsa_attention_rows rows = rows_of(run);
+    *preferred = cldsa_attention_parts_bytes(
+        &rows, cldsa_attention_cut(run->dims[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT")).count);
+    *minimum = 0;
 }
 
 static cldsa_status vec_forward(cldsa_run *run) {
@@ -191,9 +199,24 @@ static cldsa_status vec_forward(cldsa_run *run) {
     if (run->dims[MASKED_S] == 1 && args.range == CLDSA_RANGE_CAUSAL)
         args.range = CLDSA_RANGE_ALL; /* the last query sees all keys, and so do its heads */
     tiled.args = &args;
-    cldsa_status status = enqueue_forward(&tiled, "masked_attention_vec", cldsa_run_tune(run, "QUERIES"), 1);
-    run->stream = tiled.stream; /* whose last event is the call's */
-    return status;
+    const cldsa_masked_call call = CLDSA_MASKED_CALL(&args);
+    const cldsa_attention_rows rows = rows_of(run);
+    const cldsa_attention_parts parts =
+        cldsa_attention_cut_to_fit(run, &rows, run->dims[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT"));
+    char options[CLDSA_OPTIONS_MAX];
+    forward_options(&tiled, &call, parts.count > 1 ? " -DPARTIAL=1" : "", options);
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(&tiled, "masked_attention_vec", options, &kernel));
+    const int64_t *n = tiled.dims;
+    const size_t global[] = {(size_t)query_tiles(&tiled, cldsa_run_tune(run, "QUERIES")), (size_t)n[MASKED_H],
+                             (size_t)(n[MASKED_B] * parts.count)};
+    const size_t local[] = {1, 1, 1};
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(&args), CLDSA_ARG_TENSOR(args.out),
+                            CLDSA_ARG_TENSOR(args.lse), SHAPE_ARGS(&tiled),
+                            CLDSA_ARG_F32(cldsa_masked_scale(&call, n[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call),
+                            CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)),
+                            CLDSA_ARG_I32(parts.count), CLDSA_ARG_I32(parts.size)));
+    return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
 }
 
 /* Work-items own key blocks; where heads alone do not keep the device busy, the keys are cut into chunks. */
@@ -299,7 +322,18 @@ static bool simt_can_run(const cldsa_run *run) {
 }
 
 static cldsa_status simt_forward(cldsa_run *run) {
-    return enqueue_forward(run, "masked_attention_simt", simt_queries(run->tune), SIMT_GROUP);
+    const forward_args *args = run->args;
+    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
+    char options[CLDSA_OPTIONS_MAX];
+    forward_options(run, &call, "", options);
+    cldsa_kernel *kernel;
+    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_simt", options, &kernel));
+    const size_t global[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * SIMT_GROUP,
+                             (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
+    const size_t local[] = {SIMT_GROUP, 1, 1};
+    return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
+                         CLDSA_ARG_TENSOR(args->lse), SHAPE_ARGS(run),
+                         CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call));
 }
 
 static void simt_backward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
@@ -347,16 +381,6 @@ static cldsa_attention_tile tile_of(const cldsa_run *run) {
                                   .places = n[MASKED_T]};
 }
 
-static cldsa_attention_rows tile_rows(const cldsa_run *run) {
-    const forward_args *args = run->args;
-    const int64_t *n = run->dims;
-    return (cldsa_attention_rows){.out = args->out,
-                                  .lse = args->lse,
-                                  .rows = n[MASKED_B] * n[MASKED_S] * n[MASKED_H],
-                                  .heads = n[MASKED_H],
-                                  .columns = n[MASKED_DV]};
-}
-
 static bool tile_can_run(const cldsa_run *run) {
     const int64_t *n = run->dims;
     return ((const forward_args *)run->args)->dropout_p == 0 && n[MASKED_HK] > 0 &&
@@ -372,7 +396,7 @@ static void tile_defaults(const cldsa_run *run, int *tune) {
 }
 
 static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const cldsa_attention_rows rows = tile_rows(run);
+    const cldsa_attention_rows rows = rows_of(run);
     *preferred = cldsa_attention_parts_bytes(
         &rows, cldsa_attention_cut(run->dims[MASKED_T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT")).count);
     *minimum = 0;
@@ -383,7 +407,7 @@ static cldsa_status tile_forward(cldsa_run *run) {
     const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
     const int64_t *n = run->dims;
     const cldsa_attention_tile tile = tile_of(run);
-    const cldsa_attention_rows rows = tile_rows(run);
+    const cldsa_attention_rows rows = rows_of(run);
     const cldsa_attention_parts parts =
         cldsa_attention_cut_to_fit(run, &rows, n[MASKED_T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT"));
     char options[CLDSA_OPTIONS_MAX], more[160];
@@ -429,10 +453,13 @@ static int choose_forward(const cldsa_run *run) {
 static const cldsa_variant forward_vec = {
     .name = "vec",
     .file = "masked_attention_vec.cl",
-    .tunables = {{"QUERIES", 64, {32, 64, 128}, "queries of a work-item"}, TILE_ROWS_TUNABLE},
+    .tunables = {{"QUERIES", 64, {16, 32, 64, 128}, "queries of a work-item"},
+                 TILE_ROWS_TUNABLE,
+                 CLDSA_TUNE_ATTENTION_SPLIT},
     .can_run = vec_can_run,
     .defaults = vec_forward_defaults,
     .legal = vec_legal,
+    .workspace = vec_forward_workspace,
     .enqueue = vec_forward,
 };
 

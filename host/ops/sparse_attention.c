@@ -183,7 +183,9 @@ void cldsa_sparse_vec_defaults(const cldsa_run *run, int *tune) {
     enum { MOST = 64, ITEMS_PER_UNIT = 4 };
     const int64_t *d = run->dims;
     int64_t heads = cldsa_sparse_group(run), rows = d[SPARSE_B] * d[SPARSE_HK] * d[SPARSE_S];
-    int64_t items = ITEMS_PER_UNIT * cldsa_context_device_info(run->ctx)->compute_units;
+    int64_t units = cldsa_context_device_info(run->ctx)->compute_units, items = ITEMS_PER_UNIT * units;
+    while (tune[2] > 4 && rows * cldsa_ceil_div(heads, tune[2]) < units)
+        tune[2] /= 2; /* a query's heads go to several cores where there are more of those than queries */
     tune[3] = cldsa_context_capabilities(run->ctx)->vector_width >= 16 ? 16 : 8;
     if (heads >= 4)
         return;

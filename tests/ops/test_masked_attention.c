@@ -95,6 +95,12 @@ static const harness_case split_cases[] = {
      .dims = "B=3 S=1 T=150 H=37 Hk=1 D=24 Dv=16",
      .params = "range=causal",
      .give = "lse"},
+    {.name = "dropout, mask, causal, in parts",
+     .dims = "B=2 S=7 T=300 H=2 Hk=1 D=32 Dv=32",
+     .params = "range=causal " DROP,
+     .give = "mask lse",
+     .fill = "mask=mask 0.5",
+     .prepare = clear_a_row},
     {.name = "one query, one key head, dropout",
      .dims = "B=2 S=1 T=70 H=5 Hk=1 D=8 Dv=8",
      .params = "dropout_p=0.3 dropout_seed=7"},
@@ -142,9 +148,10 @@ int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_masked_attention, HARNESS_CASES(forward_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "tile:SPLIT=3,ROWS=1", HARNESS_CASES(split_cases)},
+        {.op = &cldsa_op_masked_attention, .tunables = "vec:SPLIT=3,QUERIES=32", HARNESS_CASES(split_cases)},
         {.op = &cldsa_op_masked_attention_backward,
          .forward = &cldsa_op_masked_attention,
          HARNESS_CASES(backward_cases)},
     };
-    return harness_main(suites, 3, argc, argv);
+    return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
 }
