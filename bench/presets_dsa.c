@@ -87,7 +87,9 @@ static const bench_case cpu_prefill[] = {
 
 /* ---- one query, or one of each of a few sequences ---------------------------------------------------------------- */
 
-#define ROWS_OF_ONE(M, N, K, dtype) GEMM_CASE(M, N, K, "nt", "M K", "N K", NULL, "a=" dtype " b=" dtype)
+/* Checked with as many rows: some variants are for few of them only. */
+#define ROWS_OF_ONE(M, N, K, dtype)                                                                                    \
+    GEMM_CHECKED(M, N, K, "nt", "M K", "N K", NULL, "a=" dtype " b=" dtype, "M=" M " N=187 K=211")
 
 /* Scoring, selecting and attending of one query, beside attending to all. */
 #define DECODE(T, k, H, dtype, small)                                                                                  \

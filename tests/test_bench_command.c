@@ -60,6 +60,15 @@ static void a_missing_peer_is_a_line(void **state) {
     assert_non_null(strstr(cli_result.out, "skipped: cldsa-peer-openblas is not built"));
 }
 
+/* Kernels for few rows must be checked with few rows. */
+static void products_of_few_rows_are_measured(void **state) {
+    (void)state;
+    cli_run("bench ops gemm --preset dsa-decode --budget 0.01");
+    cli_assert_ok();
+    assert_non_null(strstr(cli_result.out, "M=1 N=1536 K=2048"));
+    assert_null(strstr(cli_result.out, "unsupported"));
+}
+
 static void a_killed_run_keeps_its_rows(void **state) {
     (void)state;
     static const char bench[] = "bench ops reduce --preset experiment --budget 0.01 --out";
@@ -86,9 +95,8 @@ static void a_killed_run_keeps_its_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_words_are_named),
-        cmocka_unit_test(an_unwritable_result_is_found_at_once),
-        cmocka_unit_test(a_missing_peer_is_a_line),
+        cmocka_unit_test(wrong_words_are_named),       cmocka_unit_test(an_unwritable_result_is_found_at_once),
+        cmocka_unit_test(a_missing_peer_is_a_line),    cmocka_unit_test(products_of_few_rows_are_measured),
         cmocka_unit_test(a_killed_run_keeps_its_rows),
     };
     return cmocka_run_group_tests(tests, cli_make_directory, cli_remove_directory);
