@@ -122,6 +122,16 @@ static cldsa_attention_rows rows_of(const cldsa_run *run) {
                                   .columns = n[MASKED_DV]};
 }
 
+/* Room for all parts that SPLIT asks for; without any, keys stay together. */
+static void split_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const cldsa_attention_rows rows = rows_of(run);
+    *preferred = cldsa_attention_parts_bytes(
+        &rows, cldsa_attention_cut(run->dims[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT")).count);
+    *minimum = 0;
+}
+
+_Static_assert((int)ATTENTION_TILE_KEYS == (int)MASKED_KEYS, "parts are whole tiles of either kernel");
+
 /* ---- vec ----------------------------------------------------------------------------------------------------- */
 
 /* A work-item's tiles lie on its thread's stack; beyond this the other variant is the safe one. */
@@ -183,13 +193,6 @@ static void vec_forward_defaults(const cldsa_run *run, int *tune) {
     }
     tune[2] = cldsa_attention_default_split(run, heads * query_tiles(&tiled, tune[0]),
                                             cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS), 1);
-}
-
-static void vec_forward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const cldsa_attention_rows rows = rows_of(run);
-    *preferred = cldsa_attention_parts_bytes(
-        &rows, cldsa_attention_cut(run->dims[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT")).count);
-    *minimum = 0;
 }
 
 static cldsa_status vec_forward(cldsa_run *run) {
@@ -395,13 +398,6 @@ static void tile_defaults(const cldsa_run *run, int *tune) {
     cldsa_attention_tile_defaults(run, &tile, tune);
 }
 
-static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const cldsa_attention_rows rows = rows_of(run);
-    *preferred = cldsa_attention_parts_bytes(
-        &rows, cldsa_attention_cut(run->dims[MASKED_T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT")).count);
-    *minimum = 0;
-}
-
 static cldsa_status tile_forward(cldsa_run *run) {
     const forward_args *args = run->args;
     const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
@@ -409,7 +405,7 @@ static cldsa_status tile_forward(cldsa_run *run) {
     const cldsa_attention_tile tile = tile_of(run);
     const cldsa_attention_rows rows = rows_of(run);
     const cldsa_attention_parts parts =
-        cldsa_attention_cut_to_fit(run, &rows, n[MASKED_T], ATTENTION_TILE_KEYS, cldsa_run_tune(run, "SPLIT"));
+        cldsa_attention_cut_to_fit(run, &rows, n[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT"));
     char options[CLDSA_OPTIONS_MAX], more[160];
     snprintf(more, sizeof more, "-DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d",
              cldsa_dtype_macro(args->out.dtype), args->lse.mem != NULL, parts.count > 1,
@@ -459,7 +455,7 @@ static const cldsa_variant forward_vec = {
     .can_run = vec_can_run,
     .defaults = vec_forward_defaults,
     .legal = vec_legal,
-    .workspace = vec_forward_workspace,
+    .workspace = split_workspace,
     .enqueue = vec_forward,
 };
 
@@ -480,7 +476,7 @@ static const cldsa_variant forward_tile = {
     .can_run = tile_can_run,
     .defaults = tile_defaults,
     .legal = cldsa_attention_tile_legal,
-    .workspace = tile_workspace,
+    .workspace = split_workspace,
     .enqueue = tile_forward,
 };
 
