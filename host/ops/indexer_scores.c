@@ -114,9 +114,10 @@ static void vec_defaults(const cldsa_run *run, int *tune) {
     while (tune[MR] > in.S)
         tune[MR] -= tune[MR] > 2 ? 2 : 1;
     /* Few queries, of which the last tile would be half empty: tiles that they fill better. */
-    for (int rows = tune[MR] - 1, most = tune[MR]; rows >= 4; --rows)
-        if (cldsa_round_up(in.S, most) > in.S * 9 / 8 && cldsa_round_up(in.S, rows) < cldsa_round_up(in.S, tune[MR]))
-            tune[MR] = rows;
+    if (cldsa_round_up(in.S, tune[MR]) > in.S * 9 / 8)
+        for (int rows = tune[MR] - 1; rows >= 4; --rows)
+            if (cldsa_round_up(in.S, rows) < cldsa_round_up(in.S, tune[MR]))
+                tune[MR] = rows;
     int64_t head_bytes = in.D * tune[NV] * 16 * (int64_t)sizeof(cl_float);
     tune[PANEL_HEADS] = (int)(PANEL_BYTES / head_bytes > 1 ? PANEL_BYTES / head_bytes : 1);
     if (tune[PANEL_HEADS] > in.H)

@@ -294,7 +294,7 @@ static cldsa_status radix_enqueue(cldsa_run *run) {
     cldsa_kernel *kernel;
     CLDSA_TRY(get_kernel(run, "topk_radix", aligned ? " -DALIGNED=1" : "", &kernel));
     size_t local = (size_t)cldsa_run_tune(run, "WG"),
-           global = global = (size_t)cldsa_ceil_div(run->dims[R], cldsa_run_tune(run, "ROWS")) * local;
+           global = (size_t)cldsa_ceil_div(run->dims[R], cldsa_run_tune(run, "ROWS")) * local;
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 1, &global, &local, TOPK_ARGS(a, run->dims)));
     return by_score(run) ? sort_selection(run) : CLDSA_SUCCESS;
 }
