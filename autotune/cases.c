@@ -16,7 +16,8 @@ bool tuner_wants(const tuner_options *options, const char *op) {
 
 /*
  * `dims` with the extents that `others` names changed. For the smaller extents of a check, `same` gives the case's
- * own: only extents that are not made smaller there follow.
+ * own: only extents that are not made smaller there follow, and those that become smaller still, as some variants are
+ * for few rows only.
  */
 static void replace_dims(const char *dims, const char *others, const char *same, char out[TUNER_TEXT]) {
     size_t used = 0;
@@ -27,7 +28,8 @@ static void replace_dims(const char *dims, const char *others, const char *same,
         snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "="), at);
         snprintf(here, sizeof here, "%.*s", (int)(word - strlen(name) - 1), at + strlen(name) + 1);
         bool follows = !same || (cldsa_workload_option(same, ' ', name, own) && strcmp(own, here) == 0);
-        bool replaced = others && follows && cldsa_workload_option(others, ' ', name, value);
+        bool replaced =
+            others && cldsa_workload_option(others, ' ', name, value) && (follows || atoll(value) < atoll(here));
         used +=
             (size_t)snprintf(out + used, TUNER_TEXT - used, "%s%s=%s", used ? " " : "", name, replaced ? value : here);
         at += word;
