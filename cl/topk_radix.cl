@@ -13,11 +13,13 @@
 // are the same every time; the order of the output comes from a bit set over WINDOW keys of the row at a time, whose
 // running counts are the places. Of the keys that equal the threshold the first ones are taken.
 //
+// A row of up to SHORT keys lies in the cache after its first read: the rounds take it from there, without a cut.
+//
 // With ascending indices that is all; topk_sort.cl puts them by score where asked.
 #include "topk.clh"
 
 #ifndef WG
-#define WG 512 // work-items per group; a power of two (256 .. 1024)
+#define WG 512 // work-items per group; a power of two (128 .. 1024)
 #endif
 #ifndef CANDIDATES
 #define CANDIDATES 4096 // keys that local memory takes, with their indices (1024 .. 8192)
@@ -36,6 +38,8 @@
 #define BIN_BITS  11
 #define WORDS     (BINS / 2) // of each of two bit sets in the place of the bins
 #define WINDOW    (32 * WORDS) // keys of a row whose bits are handled at a time
+#define SHORT     4096 // keys of a row that the cache holds; as in host/ops/topk.c
+#define PIECE     8 // keys of a bit set that a work-item writes where many are selected; divides 32
 #define LANES     32 // a stretch: what one work-item sums in a scan
 #define STRETCHES (WG / LANES)
 #define SAMPLE    (4 * WG)
@@ -314,7 +318,7 @@ inline guess_t next_guess(uint cut, uint threshold, uint wanted, uint m, uint n)
     return (guess_t){next, 8 * clamp(threshold - next, (uint)BINS, 1u << 28), wanted};
 }
 
-enum { ON_GUESS, ON_SAMPLE, ON_SAMPLE_AGAIN, ON_ROW, ON_CANDIDATES, DONE };
+enum { ON_GUESS, ON_SAMPLE, ON_SAMPLE_AGAIN, ON_ROW, ON_SHORT_ROW, ON_CANDIDATES, DONE };
 
 // The search begins with all keys; how many can be selected at all is not known yet, so `from` stays above what is
 // wanted.
@@ -327,7 +331,8 @@ inline search_t whole_row(uint wanted, uint2 range)
 // row. One loop, so that every barrier and every read of the row stands in it once.
 inline void search(__local shared_t *s, uint wanted, __global const ELEM(S_DTYPE) *row, uint2 range)
 {
-    uint lane = get_local_id(0), state = wanted ? ON_GUESS : DONE;
+    bool is_short = range.y - range.x <= SHORT;
+    uint lane = get_local_id(0), state = !wanted ? DONE : is_short ? ON_SHORT_ROW : ON_GUESS;
     if (lane == 0) {
         s->at = whole_row(wanted, range);
         s->m = 0;
@@ -338,7 +343,7 @@ inline void search(__local shared_t *s, uint wanted, __global const ELEM(S_DTYPE
         clear_bins(s);
         if (state != ON_GUESS) {
             uint shift = round_shift(s);
-            if (state == ON_ROW)
+            if (state == ON_ROW || state == ON_SHORT_ROW)
                 count_row(s, shift, row, range);
             else
                 count_local(s, shift, state == ON_CANDIDATES ? s->m : SAMPLE);
@@ -420,7 +425,7 @@ typedef struct output_t {
     __global mask_t *mask;
 } output_t;
 
-inline void write_word(output_t out, uint t, uint bits, uint place, uint T)
+inline void write_mask(output_t out, uint t, uint bits, uint T)
 {
 #if MASK_BITS == 1
     if (t < T)
@@ -429,6 +434,11 @@ inline void write_word(output_t out, uint t, uint bits, uint place, uint T)
     for (uint i = 0; i < 32 && t + i < T; ++i)
         out.mask[t + i] = bits >> i & 1;
 #endif
+}
+
+// Writes the keys t + i of the bits i to places from `place` on.
+inline void write_places(output_t out, uint t, uint bits, uint place)
+{
 #if HAS_INDICES
     for (; bits; bits &= bits - 1) {
         uint index = t + popcount(~bits & (bits - 1));
@@ -439,6 +449,24 @@ inline void write_word(output_t out, uint t, uint bits, uint place, uint T)
         ++place;
     }
 #endif
+}
+
+// Whether a piece holds about one selected key or more. Asked where it matters: the answer, kept, costs registers.
+inline bool is_dense(__local const shared_t *s, uint2 range)
+{
+    return HAS_INDICES && s->at.wanted * PIECE >= range.y - range.x;
+}
+
+// Writes a window's keys, a piece to a work-item, so that neighbours write to neighbouring places: a work-item with
+// whole words full of bits would write to a line of memory by itself, again and again. Words and their places are in
+// the two bit sets.
+inline void write_pieces(__local const shared_t *s, output_t out, uint window, uint2 range)
+{
+    for (uint t = PIECE * get_local_id(0); t < WINDOW && window + t < range.y; t += PIECE * WG) {
+        uint word = s->spare[t / 32], shift = t % 32, below = word & ((1u << shift) - 1);
+        uint piece = word & (((1u << PIECE) - 1) << shift);
+        write_places(out, window + t - shift, piece, s->spare[WORDS + t / 32] + popcount(below));
+    }
 }
 
 // Writes the selection in order.
@@ -480,12 +508,22 @@ inline void write_selection(__local shared_t *s, output_t out, uint2 range, uint
             while (popcount(bits) > room)
                 bits &= ~(0x80000000u >> clz(bits));
             bits |= s->spare[w];
-            write_word(out, window + 32 * w, bits, place, T);
+            write_mask(out, window + 32 * w, bits, T);
+            if (is_dense(s, range)) {
+                s->spare[w] = bits;
+                s->spare[WORDS + w] = place;
+            } else {
+                write_places(out, window + 32 * w, bits, place);
+            }
             place += popcount(bits);
         }
         placed += total >> 16;
         tied += total & 0xffffu;
         SYNC();
+        if (is_dense(s, range)) {
+            write_pieces(s, out, window, range);
+            SYNC();
+        }
     }
 }
 

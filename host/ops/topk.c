@@ -21,6 +21,7 @@ enum { MAX_ROW = 1 << 24 };
 enum { MAX_BITONIC = 4096 };  /* longest row of the bitonic variant; log^2 steps beyond are no use */
 enum { BITONIC_BEST = 1024 }; /* up to here it is the faster one */
 enum { RADIX_BINS = 2048 };   /* BINS of cl/topk_radix.cl */
+enum { SHORT_ROW = 4096 };    /* SHORT of the same */
 enum { MAX_SLAB = 32768 };    /* rows of a launch's second dimension */
 enum { GROUPS_EACH = 3 };     /* radix: groups per compute unit below which none takes several rows */
 
@@ -211,17 +212,24 @@ static bool radix_can_run(const cldsa_run *run) {
     return radix_legal(run, radix_least);
 }
 
-/* A group that has seen a row needs no sample of the next, so it takes as many as leave enough groups. A few long rows
- * that have the device for themselves are read by larger groups (one of 131072 on an H200: 0.032 instead of 0.064 ms).
- */
-enum { LONG_ROW = 65536 };
+/* A group that has seen a row needs no sample of the next, so it takes as many as leave enough groups. Short rows take
+ * no sample and collect no candidates: small groups with little local memory. A few long rows that have the device for
+ * themselves are read by larger groups, which take larger samples (on an H200 one row of 131072 in 0.030 instead of
+ * 0.064 ms, 16 of 65536 in 0.025 instead of 0.053). */
+enum { LONG_ROW = 32768 };
 
 static void radix_defaults(const cldsa_run *run, int *tune) {
     int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
+    if (run->dims[T] <= SHORT_ROW) {
+        tune[0] = 256;
+        tune[1] = 1024;
+        tune[5] = 1;
+    }
     while (tune[5] > 1 && run->dims[R] < GROUPS_EACH * units * tune[5])
         tune[5] /= 2;
     if (run->dims[T] > LONG_ROW && run->dims[R] <= units)
-        tune[0] *= 2;
+        for (int i = 0; i < 3; ++i)
+            tune[i] *= 2;
     while (!radix_legal(run, tune) && tune[1] > radix_least[1])
         for (int i = 0; i < 5; ++i)
             tune[i] = tune[i] / 2 > radix_least[i] ? tune[i] / 2 : radix_least[i];
@@ -302,8 +310,8 @@ static cldsa_status radix_enqueue(cldsa_run *run) {
 static const cldsa_variant radix = {
     .name = "radix",
     .file = "topk_radix.cl",
-    .tunables = {{"WG", 512, {256, 512, 1024}, "work-items per row"},
-                 {"CANDIDATES", 4096, {2048, 4096, 8192}, "keys that local memory takes"},
+    .tunables = {{"WG", 512, {128, 256, 512, 1024}, "work-items per row"},
+                 {"CANDIDATES", 4096, {1024, 2048, 4096, 8192}, "keys that local memory takes"},
                  {"UNROLL", 1, {1, 2, 4}, "loads of four keys in flight"},
                  {"SORT_WG", 512, {128, 256, 512, 1024}, "work-items per chunk of the sort"},
                  {"CHUNK", 2048, {1024, 2048, 4096}, "pairs sorted in local memory"},

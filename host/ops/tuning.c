@@ -161,8 +161,6 @@ static bool take(const tuning_entry *entry, float away, const cldsa_run *run, co
             return false;
         out->match = entry->match;
         out->chosen = tuned->variant;
-        snprintf(out->variant, sizeof out->variant, "%s", tuned->variant->name);
-        snprintf(out->tunables, sizeof out->tunables, "%s", reached ? tuned->text : "");
         memcpy(out->from, entry->from, sizeof out->from);
         return true;
     }

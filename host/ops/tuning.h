@@ -55,8 +55,6 @@ typedef struct cldsa_tuning_choice {
     cldsa_tuning_match match;     /* CLDSA_TUNING_NONE: nothing else is set */
     const cldsa_variant *chosen;  /* it can run this call */
     int tune[CLDSA_MAX_TUNABLES]; /* all its tunables, legal for this call: the measured ones, defaults for the rest */
-    char variant[32];
-    char tunables[256]; /* as measured: "NAME=VALUE,..." */
     char from[64];      /* for people: "dsa-decode, user file" */
 } cldsa_tuning_choice;
 

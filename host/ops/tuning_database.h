@@ -13,7 +13,6 @@ typedef struct tuning_values {
     unsigned given;
     float reach;
     int values[CLDSA_MAX_TUNABLES];
-    char text[256];
 } tuning_values;
 
 typedef struct tuning_entry {

@@ -194,8 +194,6 @@ static bool read_values(loader *l, const cldsa_op *op, const cJSON *json, tuning
         }
         out->values[index] = value->valueint;
         out->given |= 1u << index;
-        size_t used = strlen(out->text);
-        snprintf(out->text + used, sizeof out->text - used, "%s%s=%d", used ? "," : "", value->string, value->valueint);
     }
     return true;
 }

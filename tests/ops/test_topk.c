@@ -116,7 +116,7 @@ static const harness_case cases[] = {
      .params = "k=600",
      .prepare = clustered},
     {.name = "rows alike", .dims = "R=50 T=9001 K=600", .give = "indices count", .params = "k=600"},
-    {.name = "half of rows about zero", .dims = "R=50 T=3002 K=1501", .give = "indices count", .params = "k=1501"},
+    {.name = "half of rows about zero", .dims = "R=50 T=5002 K=2501", .give = "indices count", .params = "k=2501"},
     {.name = "rows unlike the one before",
      .dims = "R=50 T=9002 K=700",
      .give = "indices values count",
