@@ -1,4 +1,4 @@
-/* The tuner's spaces and strategies, on made-up times. */
+/* The tuner's cases, spaces and strategies, on made-up times. */
 #include "autotune/session.h"
 
 #include <math.h>
@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -201,6 +202,36 @@ static void variants_far_behind_are_remembered(void **state) {
     cJSON_Delete(log.records);
 }
 
+/* Extents of the command line, and what candidates are checked at: odd ones, but few rows where few are tuned, as some
+ * variants are for few rows only. */
+static void named_extents_reach_the_check(void **state) {
+    (void)state;
+    static const bench_case products[] = {
+        {.op = "gemm", .spec = {.dims = "M=1024 N=1024 K=1024"}, .check_dims = "M=203 N=187 K=1024"}};
+    static const bench_preset made_up_preset = {.name = "made up", .cases = products, .count = 1};
+    static const struct {
+        const char *named, *dims, *check_dims;
+    } expected[] = {
+        {NULL, "M=1024 N=1024 K=1024", "M=203 N=187 K=1024"},
+        {"M=1536 N=4 K=512", "M=1536 N=4 K=512", "M=203 N=4 K=512"}, /* K is the case's own: it follows */
+        {"N=187", "M=1024 N=187 K=1024", "M=203 N=187 K=1024"},
+        {"N=188", "M=1024 N=188 K=1024", "M=203 N=187 K=1024"},
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; ++i) {
+        const bench_preset *presets[] = {&made_up_preset};
+        tuner_case *cases;
+        int count;
+        assert_int_equal(
+            tuner_list_cases(&(tuner_options){.presets = presets, .num_presets = 1, .dims = expected[i].named}, &cases,
+                             &count),
+            CLDSA_SUCCESS);
+        assert_int_equal(count, 1);
+        assert_string_equal(cases[0].dims, expected[i].dims);
+        assert_string_equal(cases[0].check_dims, expected[i].check_dims);
+        free(cases);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spaces_hold_what_is_legal),
@@ -209,6 +240,7 @@ int main(void) {
         cmocka_unit_test(a_default_stays_unless_clearly_beaten),
         cmocka_unit_test(odd_extents_keep_what_ties_them),
         cmocka_unit_test(variants_far_behind_are_remembered),
+        cmocka_unit_test(named_extents_reach_the_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
