@@ -227,9 +227,10 @@ static void radix_defaults(const cldsa_run *run, int *tune) {
     }
     while (tune[5] > 1 && run->dims[R] < GROUPS_EACH * units * tune[5])
         tune[5] /= 2;
-    if (run->dims[T] > LONG_ROW && run->dims[R] <= units)
-        for (int i = 0; i < 3; ++i)
-            tune[i] *= 2;
+    if (run->dims[T] > LONG_ROW && run->dims[R] <= units) {
+        tune[0] *= 2;
+        tune[2] *= 2;
+    }
     while (!radix_legal(run, tune) && tune[1] > radix_least[1])
         for (int i = 0; i < 5; ++i)
             tune[i] = tune[i] / 2 > radix_least[i] ? tune[i] / 2 : radix_least[i];
