@@ -20,22 +20,26 @@ static bool may_be_odd(const char *dims, const char *name, size_t length) {
     return length == 1 && strchr("MNPRST", *name);
 }
 
-/* Rows R are choices of tokens N, or belong to sequences B: they stay a multiple. */
-static long long odd_rows(const char *dims, long long rows) {
-    const long long n = extent_of(dims, "N"), b = extent_of(dims, "B");
-    if (n)
-        return rows / n * (n | 1);
-    return b && rows % b == 0 ? b * (rows / b | 1) : rows | 1;
+static long long odd_of(long long value, int step) {
+    return value % 2 || value == 0 ? value : value + step;
 }
 
-void tuner_odd_dims(const char *dims, char odd[TUNER_TEXT]) {
+/* Rows R are choices of tokens N, or belong to sequences B: they stay a multiple. */
+static long long odd_rows(const char *dims, long long rows, int step) {
+    const long long n = extent_of(dims, "N"), b = extent_of(dims, "B");
+    if (n)
+        return rows / n * odd_of(n, step);
+    return b && rows % b == 0 ? b * odd_of(rows / b, step) : odd_of(rows, step);
+}
+
+void tuner_odd_dims(const char *dims, int step, char odd[TUNER_TEXT]) {
     size_t used = 0;
     *odd = '\0';
     for (const char *at = dims; *at && used < TUNER_TEXT; at += strspn(at, " ")) {
         size_t word = strcspn(at, " "), name = strcspn(at, "=");
         long long value = atoll(at + name + 1);
         if (may_be_odd(dims, at, name))
-            value = *at == 'R' ? odd_rows(dims, value) : value | 1;
+            value = *at == 'R' ? odd_rows(dims, value, step) : odd_of(value, step);
         used += (size_t)snprintf(odd + used, TUNER_TEXT - used, "%s%.*s=%lld", used ? " " : "", (int)name, at, value);
         at += word;
     }
@@ -49,25 +53,31 @@ static bool is_no_call(cldsa_status status) {
     return status == CLDSA_INVALID_SHAPE || status == CLDSA_INVALID_ARGUMENT || status == CLDSA_UNSUPPORTED;
 }
 
-cldsa_status tuner_checks_place(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, const char *dims,
-                                tuner_checks *out) {
+/* The odd extents below, or above; where they are no call either, the even ones must do. */
+static cldsa_status place_odd(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, int step,
+                              tuner_checks *out) {
     char *odd = out->dims[1];
-    *out = (tuner_checks){0};
-    snprintf(out->dims[0], TUNER_TEXT, "%s", dims);
-    tuner_odd_dims(dims, odd);
-    CLDSA_TRY(bench_place(ctx, queue, test, out->dims[0], true, &out->placed[0]));
-    out->count = 1;
-    if (strcmp(odd, dims) == 0)
+    tuner_odd_dims(out->dims[0], step, odd);
+    if (strcmp(odd, out->dims[0]) == 0)
         return CLDSA_SUCCESS;
     cldsa_status status = bench_place(ctx, queue, test, odd, true, &out->placed[1]);
-    if (is_no_call(status)) { /* the first must do */
+    if (is_no_call(status)) {
         bench_place_release(&out->placed[1]);
-        return CLDSA_SUCCESS;
+        return step < 0 ? place_odd(ctx, queue, test, 1, out) : CLDSA_SUCCESS;
     }
     if (status != CLDSA_SUCCESS)
         return cldsa_fail_prefix(status, "placing the check at %s", odd);
     out->count = 2;
     return CLDSA_SUCCESS;
+}
+
+cldsa_status tuner_checks_place(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, const char *dims,
+                                tuner_checks *out) {
+    *out = (tuner_checks){0};
+    snprintf(out->dims[0], TUNER_TEXT, "%s", dims);
+    CLDSA_TRY(bench_place(ctx, queue, test, out->dims[0], true, &out->placed[0]));
+    out->count = 1;
+    return place_odd(ctx, queue, test, -1, out);
 }
 
 void tuner_checks_release(tuner_checks *checks) {

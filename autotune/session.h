@@ -123,10 +123,11 @@ typedef struct tuner_checks {
 } tuner_checks;
 
 /*
- * "S=64 T=64 D=32" to "S=65 T=65 D=32": the extents along which kernels loop or launch. Extents that come out as others
- * say keep to them.
+ * "S=64 T=64 D=32" to "S=63 T=63 D=32" (step -1) or "S=65 T=65 D=32" (1): the extents along which kernels loop or
+ * launch. Extents that come out as others say keep to them. Below is to be preferred: some variants are for few rows or
+ * for short ones only, up to a power of two.
  */
-void tuner_odd_dims(const char *dims, char odd[TUNER_TEXT]);
+void tuner_odd_dims(const char *dims, int step, char odd[TUNER_TEXT]);
 
 /*
  * Extents that the operation refuses, or no variant can run, leave the odd check out; any other failure is one of the

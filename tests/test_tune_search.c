@@ -160,21 +160,23 @@ static void a_default_stays_unless_clearly_beaten(void **state) {
 
 static void odd_extents_keep_what_ties_them(void **state) {
     (void)state;
-    static const char *const cases[][2] = {
-        {"S=64 T=64 D=32", "S=65 T=65 D=32"},
-        {"Z=1 M=33 N=34 K=8", "Z=1 M=33 N=35 K=8"},
-        {"N=64 R=128 E=8", "N=65 R=130 E=8"},           /* two choices each */
-        {"R=512 T=64 B=8", "R=520 T=65 B=8"},           /* rows of 8 sequences */
-        {"R=9 T=64 B=8", "R=9 T=65 B=8"},               /* not evenly */
-        {"B=8 S=64 P=2048", "B=8 S=65 P=2049"},         /* positions */
-        {"S=64 P=32 W=48 V=16", "S=65 P=32 W=48 V=16"}, /* part of a width */
-        {"D=32 Hk=8", "D=32 Hk=8"},
-        {"", ""},
+    static const char *const cases[][3] = {
+        {"S=64 T=64 D=32", "S=63 T=63 D=32", "S=65 T=65 D=32"},
+        {"Z=1 M=8 N=34 K=8", "Z=1 M=7 N=33 K=8", "Z=1 M=9 N=35 K=8"},       /* 9 are not few rows any more */
+        {"N=64 R=128 E=8", "N=63 R=126 E=8", "N=65 R=130 E=8"},             /* two choices each */
+        {"R=512 T=64 B=8", "R=504 T=63 B=8", "R=520 T=65 B=8"},             /* rows of 8 sequences */
+        {"R=9 T=64 B=8", "R=9 T=63 B=8", "R=9 T=65 B=8"},                   /* not evenly */
+        {"B=8 S=64 P=2048", "B=8 S=63 P=2047", "B=8 S=65 P=2049"},          /* positions */
+        {"S=2 P=32 W=48 V=16", "S=1 P=32 W=48 V=16", "S=3 P=32 W=48 V=16"}, /* part of a width */
+        {"D=32 Hk=8", "D=32 Hk=8", "D=32 Hk=8"},
+        {"", "", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
         char odd[TUNER_TEXT];
-        tuner_odd_dims(cases[i][0], odd);
+        tuner_odd_dims(cases[i][0], -1, odd);
         assert_string_equal(odd, cases[i][1]);
+        tuner_odd_dims(cases[i][0], 1, odd);
+        assert_string_equal(odd, cases[i][2]);
     }
 }
 
