@@ -249,7 +249,8 @@ static void checks_of_candidates(void **state) {
     fail_each(place_checks, sizeof(int), 1000);
 }
 
-/* Extents that the operation refuses are no failure: 4 numbers of keys do not divide 9 rows. */
+/* Extents that the operation refuses are no failure: 40 keys do not fit in 39, and 4 numbers of keys divide neither 7
+ * rows nor 9. */
 static void odd_checks_are_left_out_only_where_there_is_no_call(void **state) {
     (void)state;
     cldsa_context *ctx;
@@ -257,10 +258,15 @@ static void odd_checks_are_left_out_only_where_there_is_no_call(void **state) {
     const bench_case tied = {.op = "topk",
                              .spec = {.give = "k_rows indices", .shapes = "k_rows=4", .fill = "k_rows=const 5"}};
     const bench_case free_of_it = {.op = "topk", .spec = {.params = "k=7", .give = "indices"}};
+    const bench_case whole = {.op = "topk", .spec = {.params = "k=40", .give = "indices"}};
     assert_int_equal(cldsa_context_create(cl, info.device, NULL, &ctx), CLDSA_SUCCESS);
     assert_int_equal(tuner_checks_place(ctx, queue, &free_of_it, "R=4 T=40 K=7", &checks), CLDSA_SUCCESS);
     assert_int_equal(checks.count, 2);
-    assert_string_equal(checks.placed[1].work.spec.dims, "R=5 T=41 K=7");
+    assert_string_equal(checks.placed[1].work.spec.dims, "R=3 T=39 K=7");
+    tuner_checks_release(&checks);
+    assert_int_equal(tuner_checks_place(ctx, queue, &whole, "R=4 T=40 K=40", &checks), CLDSA_SUCCESS);
+    assert_int_equal(checks.count, 2);
+    assert_string_equal(checks.placed[1].work.spec.dims, "R=5 T=41 K=40");
     tuner_checks_release(&checks);
     assert_int_equal(tuner_checks_place(ctx, queue, &tied, "R=8 T=40 K=7", &checks), CLDSA_SUCCESS);
     assert_int_equal(checks.count, 1);
