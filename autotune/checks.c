@@ -54,20 +54,21 @@ static bool is_no_call(cldsa_status status) {
 }
 
 /* The odd extents below, or above; where they are no call either, the even ones must do. */
-static cldsa_status place_odd(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, int step,
-                              tuner_checks *out) {
+static cldsa_status place_odd(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, tuner_checks *out) {
     char *odd = out->dims[1];
-    tuner_odd_dims(out->dims[0], step, odd);
-    if (strcmp(odd, out->dims[0]) == 0)
-        return CLDSA_SUCCESS;
-    cldsa_status status = bench_place(ctx, queue, test, odd, true, &out->placed[1]);
-    if (is_no_call(status)) {
+    for (int step = -1; step <= 1; step += 2) {
+        tuner_odd_dims(out->dims[0], step, odd);
+        if (strcmp(odd, out->dims[0]) == 0)
+            return CLDSA_SUCCESS;
+        cldsa_status status = bench_place(ctx, queue, test, odd, true, &out->placed[1]);
+        if (status == CLDSA_SUCCESS) {
+            out->count = 2;
+            return CLDSA_SUCCESS;
+        }
+        if (!is_no_call(status))
+            return cldsa_fail_prefix(status, "placing the check at %s", odd);
         bench_place_release(&out->placed[1]);
-        return step < 0 ? place_odd(ctx, queue, test, 1, out) : CLDSA_SUCCESS;
     }
-    if (status != CLDSA_SUCCESS)
-        return cldsa_fail_prefix(status, "placing the check at %s", odd);
-    out->count = 2;
     return CLDSA_SUCCESS;
 }
 
@@ -77,7 +78,7 @@ cldsa_status tuner_checks_place(cldsa_context *ctx, cl_command_queue queue, cons
     snprintf(out->dims[0], TUNER_TEXT, "%s", dims);
     CLDSA_TRY(bench_place(ctx, queue, test, out->dims[0], true, &out->placed[0]));
     out->count = 1;
-    return place_odd(ctx, queue, test, -1, out);
+    return place_odd(ctx, queue, test, out);
 }
 
 void tuner_checks_release(tuner_checks *checks) {

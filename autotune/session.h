@@ -130,8 +130,8 @@ typedef struct tuner_checks {
 void tuner_odd_dims(const char *dims, int step, char odd[TUNER_TEXT]);
 
 /*
- * Extents that the operation refuses, or no variant can run, leave the odd check out; any other failure is one of the
- * case. Release `out` whatever is returned.
+ * Odd extents below, or above where the operation refuses those or no variant can run them; where it is the same with
+ * both, the odd check is left out. Any other failure is one of the case. Release `out` whatever is returned.
  */
 cldsa_status tuner_checks_place(cldsa_context *ctx, cl_command_queue queue, const bench_case *test, const char *dims,
                                 tuner_checks *out);
