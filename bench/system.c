@@ -102,7 +102,9 @@ cJSON *bench_system_json(cldsa_context *ctx) {
     snprintf(text, sizeof text, "%d.%d.%d", CLDSA_VERSION_MAJOR, CLDSA_VERSION_MINOR, CLDSA_VERSION_PATCH);
     cJSON_AddStringToObject(out, "cldsa", text);
     add_device(out, ctx);
-    cJSON_AddStringToObject(out, "compiler", CLDSA_BUILD_OPTIONS);
+    char options[CLDSA_BUILD_OPTIONS_MAX];
+    cldsa_build_options(ctx, options);
+    cJSON_AddStringToObject(out, "compiler", options);
     char path[4096];
     cJSON_AddBoolToObject(out, "tuned_here", cldsa_tuning_user_path(path, sizeof path) && access(path, R_OK) == 0);
     cJSON_AddItemToObject(out, "host", host_json());

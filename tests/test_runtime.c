@@ -1,5 +1,5 @@
 /* The runtime by itself: status texts, device selection, the disk cache, sources. */
-#include "host/runtime/runtime.h"
+#include "host/runtime/context.h"
 
 #include <cldsa/topk.h>
 
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -70,6 +71,39 @@ static void probes_capabilities(void **state) {
     clReleaseContext(cl);
 }
 
+/* Where fma() is computed in software, all programs are built with mad() in its place, and nowhere else. */
+static void builds_without_slow_fma(void **state) {
+    (void)state;
+    cldsa_device_info info;
+    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
+    cl_int code;
+    cl_context cl = clCreateContext(NULL, 1, &info.device, NULL, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    char dir[] = "/tmp/cldsa-test-XXXXXX", path[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/which.cl", dir);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    /* A kernel named after what fma stands for: drivers' headers may define it, as something else than mad. */
+    fputs("#undef mad\n#define mad replaced\n#define NAME_(f) by_##f\n#define NAME(f) NAME_(f)\n"
+          "__kernel void NAME(fma)(__global float *x) { *x = 1.0f; }\n",
+          file);
+    fclose(file);
+    for (int slow = 0; slow < 2; ++slow) {
+        cldsa_context *ctx;
+        cldsa_context_options options = {.kernel_dir = dir, .no_disk_cache = true};
+        assert_int_equal(cldsa_context_create(cl, info.device, &options, &ctx), CLDSA_SUCCESS);
+        ctx->caps.slow_fma = slow;
+        cldsa_kernel *kernel;
+        assert_int_equal(cldsa_get_kernel(ctx, "which.cl", "by_replaced", "", &kernel),
+                         slow ? CLDSA_SUCCESS : CL_INVALID_KERNEL_NAME);
+        cldsa_context_destroy(ctx);
+    }
+    clReleaseContext(cl);
+    remove(path);
+    rmdir(dir);
+}
+
 /* What a caller forgot is a status with a message, never a crash. */
 static void refuses_null(void **state) {
     (void)state;
@@ -114,8 +148,12 @@ static void refuses_null(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(status_texts),        cmocka_unit_test(nearest_names), cmocka_unit_test(selects_devices),
-        cmocka_unit_test(probes_capabilities), cmocka_unit_test(refuses_null),
+        cmocka_unit_test(status_texts),
+        cmocka_unit_test(nearest_names),
+        cmocka_unit_test(selects_devices),
+        cmocka_unit_test(probes_capabilities),
+        cmocka_unit_test(builds_without_slow_fma),
+        cmocka_unit_test(refuses_null),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

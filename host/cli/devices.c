@@ -24,6 +24,7 @@ static void list_capabilities(const cldsa_capabilities *caps, cJSON *out) {
     cJSON_AddNumberToObject(out, "local_mem_bytes", (double)caps->local_mem_bytes);
     cJSON_AddBoolToObject(out, "unified_memory", caps->unified_memory);
     cJSON_AddBoolToObject(out, "short_loops", caps->short_loops);
+    cJSON_AddBoolToObject(out, "slow_fma", caps->slow_fma);
 }
 
 /* For each operation the variants that say yes to a call of ordinary shape. */

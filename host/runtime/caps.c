@@ -4,11 +4,13 @@
  */
 #include "host/runtime/context.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { PROBE_VERSION = 3, PROBE_ITEMS = 64 };
+enum { PROBE_VERSION = 4, PROBE_ITEMS = 64 };
 
 /* Each probe kernel writes out[i] for 64 work-items; expected is what out[0] must be. */
 typedef struct probe {
@@ -59,30 +61,72 @@ static const probe loops_probe = {"__kernel void probe(__global uint *out) {\n"
                                   "}\n",
                                   70000, NULL};
 
+/*
+ * Eight chains of steps; no compiler can know that the factor is 1. Neither FP_FAST_FMAF nor CL_FP_FMA tells what fma
+ * costs: compilers with the instruction were seen to define the one nowhere, and to set the other or not.
+ */
+#define CHAIN_PROBE(step)                                                                                              \
+    {                                                                                                                  \
+        "__kernel void probe(__global uint *out) {\n"                                                                  \
+        "    float8 one = (float8)(1.0f + (float)out[get_global_id(0)]), half_one = 0.5f * one, x = one;\n"            \
+        "    for (uint i = 0; i < 8192u; ++i)\n"                                                                       \
+        "        x = " step "(x, one, half_one);\n"                                                                    \
+        "    float4 sums = x.lo + x.hi;\n"                                                                             \
+        "    out[get_global_id(0)] = (uint)(sums.x + sums.y + sums.z + sums.w);\n"                                     \
+        "}\n",                                                                                                         \
+            8 * 4097, NULL                                                                                             \
+    }
+static const probe fma_probe = CHAIN_PROBE("fma");
+static const probe mad_probe = CHAIN_PROBE("mad");
+
+/* What a run has shown. */
+typedef struct outcome {
+    unsigned word;   /* the first that was written */
+    size_t multiple; /* the kernel's lockstep width */
+    double seconds;  /* from the launch to its end */
+} outcome;
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
 static bool build_failed(cl_program program, cl_device_id device) {
     return clBuildProgram(program, 1, &device, "-cl-std=CL1.2 -w", NULL, NULL) != CL_SUCCESS;
 }
 
-/* Runs the kernel and reads the first word back; *multiple receives the kernel's lockstep width if wanted. */
-static bool run_kernel(cldsa_context *ctx, cl_program program, unsigned *word, size_t *multiple) {
+static bool launch(cl_command_queue queue, cl_kernel kernel, cl_mem out, outcome *seen) {
+    unsigned zero[256] = {0};
+    size_t items = PROBE_ITEMS;
+    if (clEnqueueWriteBuffer(queue, out, CL_TRUE, 0, sizeof zero, zero, 0, NULL, NULL) != CL_SUCCESS ||
+        clSetKernelArg(kernel, 0, sizeof out, &out) != CL_SUCCESS)
+        return false;
+    double begin = now();
+    if (clEnqueueNDRangeKernel(queue, kernel, 1, NULL, &items, &items, 0, NULL, NULL) != CL_SUCCESS ||
+        clFinish(queue) != CL_SUCCESS)
+        return false;
+    seen->seconds = now() - begin;
+    return clEnqueueReadBuffer(queue, out, CL_TRUE, 0, sizeof seen->word, &seen->word, 0, NULL, NULL) == CL_SUCCESS;
+}
+
+/* Runs the kernel several times; seen->seconds is the fastest run's. */
+static bool run_kernel(cldsa_context *ctx, cl_program program, int runs, outcome *seen) {
     cl_int code;
     cl_kernel kernel = clCreateKernel(program, "probe", &code);
     if (code)
         return false;
     cl_command_queue queue = clCreateCommandQueue(ctx->cl, ctx->device, 0, &code);
     cl_mem out = code ? NULL : clCreateBuffer(ctx->cl, CL_MEM_READ_WRITE, 1024, NULL, &code);
-    bool good = false;
-    if (!code) {
-        unsigned zero[256] = {0};
-        size_t items = PROBE_ITEMS;
-        good = clEnqueueWriteBuffer(queue, out, CL_TRUE, 0, sizeof zero, zero, 0, NULL, NULL) == CL_SUCCESS &&
-               clSetKernelArg(kernel, 0, sizeof out, &out) == CL_SUCCESS &&
-               clEnqueueNDRangeKernel(queue, kernel, 1, NULL, &items, &items, 0, NULL, NULL) == CL_SUCCESS &&
-               clEnqueueReadBuffer(queue, out, CL_TRUE, 0, sizeof *word, word, 0, NULL, NULL) == CL_SUCCESS;
+    bool good = code == CL_SUCCESS;
+    double fastest = HUGE_VAL;
+    for (int i = 0; i < runs && good; ++i) {
+        good = launch(queue, kernel, out, seen);
+        fastest = fmin(fastest, seen->seconds);
     }
-    if (multiple)
-        clGetKernelWorkGroupInfo(kernel, ctx->device, CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE, sizeof *multiple,
-                                 multiple, NULL);
+    seen->seconds = fastest;
+    clGetKernelWorkGroupInfo(kernel, ctx->device, CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE, sizeof seen->multiple,
+                             &seen->multiple, NULL);
     if (out)
         clReleaseMemObject(out);
     if (queue)
@@ -103,8 +147,9 @@ static bool known_to_fail(const cldsa_context *ctx, const probe *p) {
     return !strstr(list, p->extension);
 }
 
-/* Whether it could be run at all; *word is then what it wrote. */
-static bool could_run(cldsa_context *ctx, const probe *p, unsigned *word, size_t *multiple) {
+/* Whether it could be run at all; *seen is then what it did. */
+static bool could_run(cldsa_context *ctx, const probe *p, int runs, outcome *seen) {
+    *seen = (outcome){.multiple = 1};
     if (known_to_fail(ctx, p))
         return false;
     cl_int code;
@@ -112,19 +157,34 @@ static bool could_run(cldsa_context *ctx, const probe *p, unsigned *word, size_t
     cl_program program = clCreateProgramWithSource(ctx->cl, 1, &source, NULL, &code);
     if (code)
         return false;
-    bool ran = !build_failed(program, ctx->device) && run_kernel(ctx, program, word, multiple);
+    bool ran = !build_failed(program, ctx->device) && run_kernel(ctx, program, runs, seen);
     clReleaseProgram(program);
     return ran;
 }
 
-static bool run_probe(cldsa_context *ctx, const probe *p, size_t *multiple) {
-    unsigned word = 0;
-    return could_run(ctx, p, &word, multiple) && word == p->expected;
+static bool run_probe(cldsa_context *ctx, const probe *p) {
+    outcome seen;
+    return could_run(ctx, p, 1, &seen) && seen.word == p->expected;
 }
 
 static bool loops_end_early(cldsa_context *ctx) {
-    unsigned rounds;
-    return could_run(ctx, &loops_probe, &rounds, NULL) && rounds != loops_probe.expected;
+    outcome seen;
+    return could_run(ctx, &loops_probe, 1, &seen) && seen.word != loops_probe.expected;
+}
+
+static int lockstep_width(cldsa_context *ctx) {
+    static const probe plain = {"__kernel void probe(__global uint *out) { out[get_global_id(0)] = 1u; }\n", 1, NULL};
+    outcome seen;
+    could_run(ctx, &plain, 1, &seen);
+    return (int)seen.multiple;
+}
+
+/* In software it takes ten times as long or more; the fastest of several runs, as others may use the device. */
+static bool fma_is_slow(cldsa_context *ctx) {
+    enum { RUNS = 5 };
+    outcome fma, mad;
+    return could_run(ctx, &mad_probe, RUNS, &mad) && mad.word == mad_probe.expected &&
+           could_run(ctx, &fma_probe, RUNS, &fma) && fma.seconds > 4.0 * mad.seconds;
 }
 
 /* Does a __local array of this many bytes compile, launch and read back right? */
@@ -141,7 +201,7 @@ static bool local_memory_works(cldsa_context *ctx, size_t bytes) {
         "    out[get_global_id(0)] = sum + 13u;\n"
         "}\n",
         bytes / 4, bytes / 4, bytes / 4, bytes / 4, bytes / 4);
-    return run_probe(ctx, &(probe){source, 13, NULL}, NULL);
+    return run_probe(ctx, &(probe){source, 13, NULL});
 }
 
 static void probe_local_memory(cldsa_context *ctx) {
@@ -187,16 +247,14 @@ static void probe_all(cldsa_context *ctx) {
     cldsa_capabilities *caps = &ctx->caps;
     memset(caps, 0, sizeof *caps); /* padding too: the struct is cached as bytes */
     caps->is_cpu = runs_as_cpu(&ctx->info);
-    caps->fp16 = run_probe(ctx, &fp16_probe, NULL);
-    size_t multiple = 1;
-    caps->fp64 = run_probe(ctx, &fp64_probe, NULL);
-    caps->int64_atomics = run_probe(ctx, &atomics_probe, NULL);
-    caps->sub_groups = run_probe(ctx, &sub_group_probe, NULL);
+    caps->fp16 = run_probe(ctx, &fp16_probe);
+    caps->fp64 = run_probe(ctx, &fp64_probe);
+    caps->int64_atomics = run_probe(ctx, &atomics_probe);
+    caps->sub_groups = run_probe(ctx, &sub_group_probe);
     caps->short_loops = loops_end_early(ctx);
-    caps->nv_ptx = strstr(ctx->info.vendor, "NVIDIA") && run_probe(ctx, &ptx_probe, NULL);
-    static const probe plain = {"__kernel void probe(__global uint *out) { out[get_global_id(0)] = 1u; }\n", 1, NULL};
-    run_probe(ctx, &plain, &multiple);
-    caps->sub_group_size = caps->is_cpu ? 1 : (int)multiple;
+    caps->slow_fma = fma_is_slow(ctx);
+    caps->nv_ptx = strstr(ctx->info.vendor, "NVIDIA") && run_probe(ctx, &ptx_probe);
+    caps->sub_group_size = caps->is_cpu ? 1 : lockstep_width(ctx);
     caps->vector_width = caps->is_cpu ? native_vector_width(ctx->device) : 1;
     caps->fewest_lanes = caps->is_cpu ? 0 : fewest_lanes(ctx->device);
     cl_bool unified = CL_FALSE;

@@ -75,20 +75,34 @@ static void program_to_cache(cldsa_context *ctx, cl_program program, const char 
     free(binary);
 }
 
+void cldsa_build_options(const cldsa_context *ctx, char text[CLDSA_BUILD_OPTIONS_MAX]) {
+    char lanes[32] = "";
+    if (ctx->caps.fewest_lanes) /* for cl/registers.clh */
+        snprintf(lanes, sizeof lanes, " -DFEWEST_LANES=%d", ctx->caps.fewest_lanes);
+    snprintf(text, CLDSA_BUILD_OPTIONS_MAX, "-cl-std=CL1.2 -cl-mad-enable%s%s", lanes,
+             ctx->caps.slow_fma ? " -DSLOW_FMA" : "");
+}
+
+/*
+ * Not by -Dfma=mad: PoCL's headers, which come after the options, define fma themselves. SLOW_FMA among the
+ * options is there for the cache, which goes by them.
+ */
+static const char without_fma[] = "#undef fma\n#define fma mad\n#line 1\n";
+
 static cldsa_status create_program(cldsa_context *ctx, const char *file, const char *user_options, cl_program *out) {
     char *source;
     CLDSA_TRY(cldsa_kernel_source(ctx->kernel_dir, file, &source));
-    char options[2048], lanes[32] = "";
-    if (ctx->caps.fewest_lanes) /* for cl/registers.clh */
-        snprintf(lanes, sizeof lanes, " -DFEWEST_LANES=%d", ctx->caps.fewest_lanes);
+    char options[2048], common[CLDSA_BUILD_OPTIONS_MAX];
+    cldsa_build_options(ctx, common);
     /* Without a log callback nobody reads warnings, and PoCL would write their number to standard error. */
-    snprintf(options, sizeof options, CLDSA_BUILD_OPTIONS "%s%s %s", cldsa_logs(ctx, CLDSA_LOG_DEBUG) ? "" : " -w",
-             lanes, user_options);
+    snprintf(options, sizeof options, "%s%s %s", common, cldsa_logs(ctx, CLDSA_LOG_DEBUG) ? "" : " -w", user_options);
     cldsa_status status = CLDSA_SUCCESS;
     *out = program_from_cache(ctx, source, options);
     if (!*out) {
         cl_int code;
-        *out = clCreateProgramWithSource(ctx->cl, 1, (const char **)&source, NULL, &code);
+        const char *texts[] = {without_fma, source};
+        int first = ctx->caps.slow_fma ? 0 : 1;
+        *out = clCreateProgramWithSource(ctx->cl, (cl_uint)(2 - first), texts + first, NULL, &code);
         status = code ? cldsa_fail(code, "%s: %s", file, cldsa_status_text(code)) : build(ctx, *out, file, options);
         if (status == CLDSA_SUCCESS)
             program_to_cache(ctx, *out, source, options);

@@ -38,8 +38,9 @@ const char *cldsa_nearest_name(const char *word, const char *const *names, size_
 
 /* ---- kernels (program.c) ------------------------------------------------------------------------------------- */
 
-/* What every kernel is built with, before its own options. */
-#define CLDSA_BUILD_OPTIONS "-cl-std=CL1.2 -cl-mad-enable"
+/* What every kernel on the context's device is built with, before its own options. */
+enum { CLDSA_BUILD_OPTIONS_MAX = 128 };
+void cldsa_build_options(const cldsa_context *ctx, char text[CLDSA_BUILD_OPTIONS_MAX]);
 
 /* A kernel object shared by all threads of a context; its lock is held from the first argument to the enqueue. */
 typedef struct cldsa_kernel cldsa_kernel;

@@ -45,6 +45,7 @@ typedef struct cldsa_capabilities {
     size_t local_mem_bytes; /* the largest __local array that compiled and ran */
     bool unified_memory;    /* host and device share memory */
     bool short_loops;       /* a defect: long loops end early, so that large calls compute wrong results */
+    bool slow_fma;          /* fma() is computed in software: kernels are built with mad() in its place */
 } cldsa_capabilities;
 
 /*
