@@ -3,6 +3,9 @@
 
 #include "host/ops/host_tensor.h"
 #include "host/ops/indexer_scores.h"
+#include "host/ops/pair_tile.h"
+
+#include <stdio.h>
 
 extern const cldsa_op cldsa_op_column_sum;
 
@@ -104,10 +107,10 @@ static void workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) 
 
 /* ---- launches, common to both variants ------------------------------------------------------------------------- */
 
-/* What one work-group owns of queries and keys: rows of a tile, work-items, and groups that share the columns. */
+/* What one work-group owns of queries or of keys, its work-items, and how many share the columns. */
 typedef struct launch_shape {
     const char *queries, *keys; /* kernel names */
-    int64_t tile, column_groups;
+    int64_t query_tile, key_tile, column_groups;
     size_t items;
 } launch_shape;
 
@@ -127,7 +130,7 @@ static cldsa_status enqueue_gate(cldsa_run *run, cldsa_tensor gate) {
     return cldsa_run_sub(run, &cldsa_op_indexer_scores, &forward, 0, 0);
 }
 
-static cldsa_status enqueue_gradients(cldsa_run *run, const launch_shape *shape) {
+static cldsa_status enqueue_gradients(cldsa_run *run, const launch_shape *shape, const char *more) {
     const args_t *a = run->args;
     cldsa_indexer_inputs in = inputs(run);
     const scratch s = lay_out_to_fit(run);
@@ -140,11 +143,11 @@ static cldsa_status enqueue_gradients(cldsa_run *run, const launch_shape *shape)
         rows = cldsa_run_scratch(run, s.rows_at, CLDSA_F32, in.B * in.S * in.H);
 
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_indexer_options(run, &in, options, "");
+    cldsa_indexer_options(run, &in, options, more);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, shape->queries, options, &kernel));
     size_t local[3] = {shape->items, 1, 1};
-    size_t over_queries[3] = {(size_t)cldsa_ceil_div(in.S, shape->tile) * shape->items,
+    size_t over_queries[3] = {(size_t)cldsa_ceil_div(in.S, shape->query_tile) * shape->items,
                               (size_t)(in.H * shape->column_groups), (size_t)in.B};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, over_queries, local, CLDSA_ARG_TENSOR(a->q),
                             CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->w), CLDSA_ARG_TENSOR(a->k_scale),
@@ -154,7 +157,7 @@ static cldsa_status enqueue_gradients(cldsa_run *run, const launch_shape *shape)
     CLDSA_TRY(cldsa_run_kernel(run, shape->keys, options, &kernel));
     if (s.parts > 1)
         dk = cldsa_run_scratch(run, s.parts_at, CLDSA_F32, s.parts * dk_numel(run));
-    size_t over_keys[3] = {(size_t)cldsa_ceil_div(in.T, shape->tile) * shape->items,
+    size_t over_keys[3] = {(size_t)cldsa_ceil_div(in.T, shape->key_tile) * shape->items,
                            (size_t)(in.Hk * shape->column_groups * s.parts), (size_t)in.B};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, over_keys, local, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k),
                             CLDSA_ARG_TENSOR(a->w), CLDSA_ARG_TENSOR(a->k_scale), CLDSA_ARG_TENSOR(a->ks),
@@ -203,9 +206,10 @@ static void vec_defaults(const cldsa_run *run, int *tune) {
 }
 
 static cldsa_status vec_enqueue(cldsa_run *run) {
-    const launch_shape shape = {"indexer_scores_backward_queries_vec", "indexer_scores_backward_keys_vec",
-                                16 * run->tune[NV], 1, 1};
-    return enqueue_gradients(run, &shape);
+    const int64_t tile = 16 * run->tune[NV];
+    const launch_shape shape = {
+        "indexer_scores_backward_queries_vec", "indexer_scores_backward_keys_vec", tile, tile, 1, 1};
+    return enqueue_gradients(run, &shape, "");
 }
 
 static const cldsa_variant vec = {
@@ -224,39 +228,60 @@ static const cldsa_variant vec = {
 
 /* ---- simt ------------------------------------------------------------------------------------------------------ */
 
-enum { KC, DBLOCK, UNROLL, SIMT_SPLIT };
-enum { SIMT_TILE = 64, SIMT_ITEMS = 256 }; /* as in the kernel */
-enum { GROUPS_PER_UNIT = 8 };
+enum { ROWS, WG, DEPTH, DBLOCK, UNROLL, SIMT_SPLIT };
+enum { SIMT_KEYS = 64, GROUPS_PER_UNIT = 8 };
+
+static int64_t simt_queries(const int *tune) {
+    return tune[WG] / 16 * tune[ROWS];
+}
+
+static bool simt_legal(const cldsa_run *run, const int *tune) {
+    return cldsa_pair_tile_bytes(simt_queries(tune)) <= cldsa_context_capabilities(run->ctx)->local_mem_bytes &&
+           (size_t)tune[WG] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
+}
 
 static bool simt_can_run(const cldsa_run *run) {
-    return cldsa_context_device_info(run->ctx)->max_work_group_size >= SIMT_ITEMS;
+    return simt_legal(run, (int[]){[ROWS] = 1, [WG] = 128});
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {
     const bool few = cldsa_few_registers(run);
-    tune[KC] = few ? 8 : 16;
+    tune[ROWS] = few ? 2 : 4;
+    while (tune[ROWS] > 1 && !simt_legal(run, tune))
+        tune[ROWS] /= 2;
     tune[DBLOCK] = inputs(run).D > 64 && !few ? 128 : 64;
     tune[UNROLL] = cldsa_default_unroll(run);
+    if (tune[DBLOCK] > 64 && cldsa_context_capabilities(run->ctx)->nv_ptx)
+        tune[WG] = 128; /* as the tuner found on an H200: 1.1 x */
     const cldsa_indexer_inputs in = inputs(run);
     tune[SIMT_SPLIT] = default_split(
-        run, in.B * in.Hk * cldsa_ceil_div(in.T, SIMT_TILE) * cldsa_ceil_div(in.D, tune[DBLOCK]), GROUPS_PER_UNIT);
+        run, in.B * in.Hk * cldsa_ceil_div(in.T, SIMT_KEYS) * cldsa_ceil_div(in.D, tune[DBLOCK]), GROUPS_PER_UNIT);
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
-    const launch_shape shape = {"indexer_scores_backward_queries_simt", "indexer_scores_backward_keys_simt", SIMT_TILE,
-                                cldsa_ceil_div(inputs(run).D, run->tune[DBLOCK]), SIMT_ITEMS};
-    return enqueue_gradients(run, &shape);
+    const cldsa_indexer_inputs in = inputs(run);
+    const launch_shape shape = {"indexer_scores_backward_queries_simt",
+                                "indexer_scores_backward_keys_simt",
+                                simt_queries(run->tune),
+                                SIMT_KEYS,
+                                cldsa_ceil_div(in.D, run->tune[DBLOCK]),
+                                (size_t)run->tune[WG]};
+    char more[32];
+    snprintf(more, sizeof more, "-DQ_VEC=%d -DK_VEC=%d", cldsa_rows_in_fours(in.q, in.D),
+             cldsa_rows_in_fours(in.k, in.D));
+    return enqueue_gradients(run, &shape, more);
 }
 
 static const cldsa_variant simt = {
     .name = "simt",
     .file = "indexer_scores_backward_simt.cl",
-    .tunables = {{"KC", 16, {8, 16}, "columns or rows in local memory at a time"},
+    .tunables = {CLDSA_TUNE_PAIR_TILE,
                  {"DBLOCK", 64, {64, 128}, "columns of a gradient that a work-group owns"},
                  CLDSA_TUNE_UNROLL,
                  TUNE_SPLIT},
     .can_run = simt_can_run,
     .defaults = simt_defaults,
+    .legal = simt_legal,
     .workspace = workspace,
     .enqueue = simt_enqueue,
 };

@@ -1,6 +1,6 @@
 /* masked_attention and its backward pass: softmax(q k^T) v over the keys that a mask or range leaves visible. */
 #include "host/ops/masked_attention.h"
-#include "host/ops/attention_tile.h"
+#include "host/ops/pair_tile.h"
 #include "host/ops/philox.h"
 
 #include <stdio.h>
@@ -90,12 +90,12 @@ static void kernel_options(const cldsa_run *run, const cldsa_masked_call *call, 
                       (int)call->range, call->dropout_p > 0, more);
 }
 
-static void forward_options(const cldsa_run *run, const cldsa_masked_call *call, const char *parts, char *options) {
+static void forward_options(const cldsa_run *run, const cldsa_masked_call *call, const char *more, char *options) {
     const forward_args *args = run->args;
-    char more[64];
-    snprintf(more, sizeof more, "-DOUT_DTYPE=%s -DHAS_LSE=%d%s", cldsa_dtype_macro(args->out.dtype),
-             args->lse.mem != NULL, parts);
-    kernel_options(run, call, options, more);
+    char all[96];
+    snprintf(all, sizeof all, "-DOUT_DTYPE=%s -DHAS_LSE=%d%s", cldsa_dtype_macro(args->out.dtype),
+             args->lse.mem != NULL, more);
+    kernel_options(run, call, options, all);
 }
 
 #define INPUT_ARGS(args)                                                                                               \
@@ -296,44 +296,73 @@ static cldsa_status vec_backward(cldsa_run *run) {
 
 /* ---- simt ---------------------------------------------------------------------------------------------------- */
 
-enum { SIMT_GROUP = 256 };
+enum { ROWS, WG, DEPTH, UNROLL }; /* the tunables */
 
 static int64_t simt_queries(const int *tune) {
-    return 16 * tune[0];
+    return tune[WG] / 16 * tune[ROWS];
 }
 
-/* The three arrays of cl/masked_attention_simt.clh. */
 static bool simt_legal(const cldsa_run *run, const int *tune) {
-    const int64_t queries = simt_queries(tune), pad = 4, depth = 32;
-    int64_t stage = depth * (queries + MASKED_KEYS + 2 * pad);
-    stage = stage > 64 * 64 ? stage : 64 * 64;
-    const int64_t bytes = 4 * (stage + queries * (MASKED_KEYS + pad) + 16 * queries);
-    return (size_t)bytes <= cldsa_context_capabilities(run->ctx)->local_mem_bytes;
+    const int64_t queries = simt_queries(tune);
+    const size_t bytes = cldsa_pair_tile_bytes(queries) + 20 * (size_t)queries * sizeof(cl_float); /* and `red` */
+    return bytes <= cldsa_context_capabilities(run->ctx)->local_mem_bytes &&
+           (size_t)tune[WG] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
 }
 
+/*
+ * NVIDIA's GPUs have the registers for twice as many sums in half as many work-items, as long as rows are narrow; with
+ * 32 columns at a time some would spill.
+ */
 static void simt_defaults(const cldsa_run *run, int *tune) {
-    tune[1] = cldsa_default_unroll(run);
-    const bool nvidia = cldsa_context_capabilities(run->ctx)->nv_ptx; /* whose compiler fits wide rows in */
-    if (cldsa_few_registers(run) || (!nvidia && run->dims[MASKED_DV] > 256))
-        tune[0] = 2;
-    while (tune[0] > 1 && !simt_legal(run, tune))
-        tune[0] /= 2;
+    const bool nvidia = cldsa_context_capabilities(run->ctx)->nv_ptx;
+    const int64_t columns = run->dims[MASKED_D] > run->dims[MASKED_DV] ? run->dims[MASKED_D] : run->dims[MASKED_DV];
+    tune[UNROLL] = cldsa_default_unroll(run);
+    if (nvidia)
+        tune[DEPTH] = 16;
+    if (nvidia && columns <= 64) {
+        tune[ROWS] = 8;
+        tune[WG] = 128;
+    } else if (cldsa_few_registers(run) || (!nvidia && run->dims[MASKED_DV] > 256)) {
+        tune[ROWS] = 2;
+    }
+    while (tune[ROWS] > 1 && !simt_legal(run, tune))
+        tune[ROWS] /= 2;
+}
+
+/* Keys have two gradients: twice the sums in registers. */
+static void simt_backward_defaults(const cldsa_run *run, int *tune) {
+    simt_defaults(run, tune);
+    if (!cldsa_few_registers(run))
+        return;
+    if (run->dims[MASKED_D] > 64 || run->dims[MASKED_DV] > 64)
+        tune[ROWS] = 1;
+    else
+        tune[DEPTH] = 16;
 }
 
 static bool simt_can_run(const cldsa_run *run) {
-    return simt_legal(run, (int[]){1}) && cldsa_context_device_info(run->ctx)->max_work_group_size >= SIMT_GROUP;
+    return simt_legal(run, (int[]){[ROWS] = 1, [WG] = 128});
+}
+
+/* Whether rows can be read four elements at a time, which is a load instead of four. */
+static void rows_in_fours(const cldsa_run *run, const cldsa_masked_call *call, const cldsa_tensor *dout,
+                          char text[64]) {
+    const int64_t d = run->dims[MASKED_D], dv = run->dims[MASKED_DV];
+    snprintf(text, 64, " -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d -DDOUT_VEC=%d", cldsa_rows_in_fours(call->q, d),
+             cldsa_rows_in_fours(call->k, d), cldsa_rows_in_fours(call->v, dv), dout && cldsa_rows_in_fours(dout, dv));
 }
 
 static cldsa_status simt_forward(cldsa_run *run) {
     const forward_args *args = run->args;
     const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
-    char options[CLDSA_OPTIONS_MAX];
-    forward_options(run, &call, "", options);
+    char options[CLDSA_OPTIONS_MAX], fours[64];
+    rows_in_fours(run, &call, NULL, fours);
+    forward_options(run, &call, fours, options);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_simt", options, &kernel));
-    const size_t global[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * SIMT_GROUP,
+    const size_t global[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * (size_t)run->tune[WG],
                              (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
-    const size_t local[] = {SIMT_GROUP, 1, 1};
+    const size_t local[] = {(size_t)run->tune[WG], 1, 1};
     return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
                          CLDSA_ARG_TENSOR(args->lse), SHAPE_ARGS(run),
                          CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call));
@@ -348,10 +377,11 @@ static cldsa_status simt_backward(cldsa_run *run) {
     const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
     const int64_t rows = run->dims[MASKED_B] * run->dims[MASKED_S] * run->dims[MASKED_H];
     const cldsa_tensor delta = cldsa_run_scratch(run, 0, CLDSA_F32, rows);
-    const size_t local[] = {SIMT_GROUP, 1, 1};
+    const size_t local[] = {(size_t)run->tune[WG], 1, 1};
     const cl_float scale = (cl_float)cldsa_masked_scale(&call, run->dims[MASKED_D]);
-    char options[CLDSA_OPTIONS_MAX];
-    kernel_options(run, &call, options, "");
+    char options[CLDSA_OPTIONS_MAX], fours[64];
+    rows_in_fours(run, &call, &args->dout, fours);
+    kernel_options(run, &call, options, fours);
     cldsa_kernel *kernel;
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_delta", options, &kernel));
@@ -359,14 +389,14 @@ static cldsa_status simt_backward(cldsa_run *run) {
                             CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_U64(rows)));
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dq", options, &kernel));
-    const size_t query_groups[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * SIMT_GROUP,
+    const size_t query_groups[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * (size_t)run->tune[WG],
                                    (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, query_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
                             CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dq),
                             SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call)));
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dkv", options, &kernel));
-    const size_t key_groups[] = {(size_t)cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS) * SIMT_GROUP,
+    const size_t key_groups[] = {(size_t)cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS) * (size_t)run->tune[WG],
                                  (size_t)run->dims[MASKED_HK], (size_t)run->dims[MASKED_B]};
     return CLDSA_ENQUEUE(&run->stream, kernel, 3, key_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
                          CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dk),
@@ -443,8 +473,6 @@ static int choose_forward(const cldsa_run *run) {
 
 #define TILE_ROWS_TUNABLE                                                                                              \
     { "TILE_ROWS", 8, {1, 2, 4, 8, 16}, "rows of a register tile" }
-#define ROWS_TUNABLE                                                                                                   \
-    { "ROWS", 4, {1, 2, 4}, "query rows of a work-item" }
 
 static const cldsa_variant forward_vec = {
     .name = "vec",
@@ -462,7 +490,7 @@ static const cldsa_variant forward_vec = {
 static const cldsa_variant forward_simt = {
     .name = "simt",
     .file = "masked_attention_simt.cl",
-    .tunables = {ROWS_TUNABLE, CLDSA_TUNE_UNROLL},
+    .tunables = {CLDSA_TUNE_PAIR_TILE, CLDSA_TUNE_UNROLL},
     .can_run = simt_can_run,
     .defaults = simt_defaults,
     .legal = simt_legal,
@@ -496,9 +524,9 @@ static const cldsa_variant backward_vec = {
 static const cldsa_variant backward_simt = {
     .name = "simt",
     .file = "masked_attention_backward_simt.cl",
-    .tunables = {ROWS_TUNABLE, CLDSA_TUNE_UNROLL},
+    .tunables = {CLDSA_TUNE_PAIR_TILE, CLDSA_TUNE_UNROLL},
     .can_run = simt_can_run,
-    .defaults = simt_defaults,
+    .defaults = simt_backward_defaults,
     .legal = simt_legal,
     .workspace = simt_backward_workspace,
     .enqueue = simt_backward,
