@@ -71,7 +71,7 @@ static void probes_capabilities(void **state) {
     clReleaseContext(cl);
 }
 
-/* Where fma() is computed in software, all programs are built with mad() in its place, and nowhere else. */
+/* Where fma() is computed in software, programs are built with mad() in its place unless they forbid it. */
 static void builds_without_slow_fma(void **state) {
     (void)state;
     cldsa_device_info info;
@@ -97,6 +97,8 @@ static void builds_without_slow_fma(void **state) {
         cldsa_kernel *kernel;
         assert_int_equal(cldsa_get_kernel(ctx, "which.cl", "by_replaced", "", &kernel),
                          slow ? CLDSA_SUCCESS : CL_INVALID_KERNEL_NAME);
+        assert_int_equal(cldsa_get_kernel(ctx, "which.cl", "by_replaced", "-DEXACT_FMA", &kernel),
+                         CL_INVALID_KERNEL_NAME);
         cldsa_context_destroy(ctx);
     }
     clReleaseContext(cl);

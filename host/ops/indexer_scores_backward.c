@@ -241,7 +241,7 @@ static bool simt_legal(const cldsa_run *run, const int *tune) {
 }
 
 static bool simt_can_run(const cldsa_run *run) {
-    return simt_legal(run, (int[]){[ROWS] = 1, [WG] = 128});
+    return simt_legal(run, (int[]){[ROWS] = 1, [WG] = 256});
 }
 
 static void simt_defaults(const cldsa_run *run, int *tune) {

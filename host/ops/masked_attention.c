@@ -297,6 +297,7 @@ static cldsa_status vec_backward(cldsa_run *run) {
 /* ---- simt ---------------------------------------------------------------------------------------------------- */
 
 enum { ROWS, WG, DEPTH, UNROLL }; /* the tunables */
+_Static_assert((int)PAIR_TILE_KEYS == (int)MASKED_KEYS, "a tile has the keys of one of dropout's counters");
 
 static int64_t simt_queries(const int *tune) {
     return tune[WG] / 16 * tune[ROWS];
@@ -341,7 +342,7 @@ static void simt_backward_defaults(const cldsa_run *run, int *tune) {
 }
 
 static bool simt_can_run(const cldsa_run *run) {
-    return simt_legal(run, (int[]){[ROWS] = 1, [WG] = 128});
+    return simt_legal(run, (int[]){[ROWS] = 1, [WG] = 256});
 }
 
 /* Whether rows can be read four elements at a time, which is a load instead of four. */

@@ -105,12 +105,13 @@ static cldsa_status rope_check(const cldsa_run *run) {
     return check_rope_dim(run, a->rope_dim, run->dims[D]);
 }
 
+/* EXACT_FMA: angles are kept in two floats, whose products need all bits that fma gives. */
 static cldsa_status rope_enqueue(cldsa_run *run) {
     const cldsa_rope_args *a = run->args;
     const int64_t *d = run->dims;
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_run_options(run, options, "-DROPE=%d -DSTYLE=%d -DINVERSE=%d -DHAS_POSITIONS=%d", a->rope_dim, a->style,
-                      a->inverse, a->positions.mem != NULL);
+    cldsa_run_options(run, options, "-DEXACT_FMA -DROPE=%d -DSTYLE=%d -DINVERSE=%d -DHAS_POSITIONS=%d", a->rope_dim,
+                      a->style, a->inverse, a->positions.mem != NULL);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, is_vec(run) ? "rope_vec" : "rope_simt", options, &kernel));
     size_t global, local;
@@ -226,7 +227,7 @@ static cldsa_status pack_enqueue(cldsa_run *run) {
     const int64_t *d = run->dims;
     bool backward = run->op == &cldsa_op_mla_pack_backward;
     char options[CLDSA_OPTIONS_MAX], name[32];
-    cldsa_run_options(run, options, "-DROPE=%d -DSTYLE=%d", a->rope_dim, a->style);
+    cldsa_run_options(run, options, "-DEXACT_FMA -DROPE=%d -DSTYLE=%d", a->rope_dim, a->style);
     snprintf(name, sizeof name, "%s_%s", run->op->name, run->variant->name);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, name, options, &kernel));

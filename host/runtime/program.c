@@ -84,10 +84,10 @@ void cldsa_build_options(const cldsa_context *ctx, char text[CLDSA_BUILD_OPTIONS
 }
 
 /*
- * Not by -Dfma=mad: PoCL's headers, which come after the options, define fma themselves. SLOW_FMA among the
- * options is there for the cache, which goes by them.
+ * Not by -Dfma=mad: PoCL's headers, which come after the options, define fma themselves. SLOW_FMA among the options is
+ * there for the cache, which goes by them. EXACT_FMA is an operation's word that mad would not do.
  */
-static const char without_fma[] = "#undef fma\n#define fma mad\n#line 1\n";
+static const char without_fma[] = "#ifndef EXACT_FMA\n#undef fma\n#define fma mad\n#endif\n#line 1\n";
 
 static cldsa_status create_program(cldsa_context *ctx, const char *file, const char *user_options, cl_program *out) {
     char *source;

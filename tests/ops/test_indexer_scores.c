@@ -130,7 +130,7 @@ int main(int argc, char **argv) {
         {.op = &cldsa_op_indexer_scores, .tunables = "simt:TM=128,TN=128,RM=8,RN=8", HARNESS_CASES(large_tile_cases)},
         {.op = &cldsa_op_indexer_scores_backward,
          .forward = &cldsa_op_indexer_scores,
-         .tunables = "SPLIT=1; SPLIT=8",
+         .tunables = "SPLIT=1; SPLIT=8; simt:ROWS=8,WG=128,DEPTH=16,SPLIT=2",
          HARNESS_CASES(backward_cases)},
     };
     return harness_main(suites, 3, argc, argv);

@@ -144,14 +144,38 @@ static const harness_case backward_cases[] = {
      .no_differences = true},
 };
 
+/* For shapes of work-groups that are the default on some GPUs only: tiles that queries, keys and columns do not fill.
+ */
+static const harness_case tile_cases[] = {
+    {.name = "row ranges, bit mask, dropout",
+     .dims = "B=1 S=70 T=133 H=2 Hk=1 D=36 Dv=20",
+     .params = "range=rows " DROP,
+     .give = "ks ke mask lse",
+     .dtypes = "mask=U32",
+     .fill = "ks=range_start T; ke=range_end T; mask=mask 0.7",
+     .no_differences = true},
+    {.name = "odd columns, byte mask",
+     .dims = "B=2 S=67 T=66 H=2 Hk=2 D=33 Dv=67",
+     .give = "mask lse",
+     .fill = "mask=mask 0.5",
+     .prepare = clear_a_row,
+     .no_differences = true},
+};
+#define SIMT_TILES "simt:ROWS=8,WG=128,DEPTH=16; simt:ROWS=2,WG=128,DEPTH=32; simt:ROWS=1,WG=256,DEPTH=16"
+
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_masked_attention, HARNESS_CASES(forward_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "tile:SPLIT=3,ROWS=1", HARNESS_CASES(split_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "vec:SPLIT=3,QUERIES=32", HARNESS_CASES(split_cases)},
+        {.op = &cldsa_op_masked_attention, .tunables = SIMT_TILES, HARNESS_CASES(tile_cases)},
         {.op = &cldsa_op_masked_attention_backward,
          .forward = &cldsa_op_masked_attention,
          HARNESS_CASES(backward_cases)},
+        {.op = &cldsa_op_masked_attention_backward,
+         .forward = &cldsa_op_masked_attention,
+         .tunables = SIMT_TILES,
+         HARNESS_CASES(tile_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
 }
