@@ -161,20 +161,19 @@ static const harness_case tile_cases[] = {
      .prepare = clear_a_row,
      .no_differences = true},
 };
-#define SIMT_TILES "simt:ROWS=8,WG=128,DEPTH=16; simt:ROWS=2,WG=128,DEPTH=32; simt:ROWS=1,WG=256,DEPTH=16"
 
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_masked_attention, HARNESS_CASES(forward_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "tile:SPLIT=3,ROWS=1", HARNESS_CASES(split_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "vec:SPLIT=3,QUERIES=32", HARNESS_CASES(split_cases)},
-        {.op = &cldsa_op_masked_attention, .tunables = SIMT_TILES, HARNESS_CASES(tile_cases)},
+        {.op = &cldsa_op_masked_attention, .tunables = "simt:ROWS=8,WG=128,DEPTH=16", HARNESS_CASES(tile_cases)},
         {.op = &cldsa_op_masked_attention_backward,
          .forward = &cldsa_op_masked_attention,
          HARNESS_CASES(backward_cases)},
         {.op = &cldsa_op_masked_attention_backward,
          .forward = &cldsa_op_masked_attention,
-         .tunables = SIMT_TILES,
+         .tunables = "simt:ROWS=8,WG=128,DEPTH=16; simt:ROWS=1,WG=256",
          HARNESS_CASES(tile_cases)},
     };
     return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv);
