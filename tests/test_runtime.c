@@ -51,13 +51,18 @@ static void selects_devices(void **state) {
     assert_non_null(strstr(cldsa_error_message(), "no such thing"));
 }
 
+static cl_context default_device(cldsa_device_info *info) {
+    assert_int_equal(cldsa_select_device(NULL, info), CLDSA_SUCCESS);
+    cl_int code;
+    cl_context cl = clCreateContext(NULL, 1, &info->device, NULL, NULL, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    return cl;
+}
+
 static void probes_capabilities(void **state) {
     (void)state;
     cldsa_device_info info;
-    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
-    cl_int code;
-    cl_context cl = clCreateContext(NULL, 1, &info.device, NULL, NULL, &code);
-    assert_int_equal(code, CL_SUCCESS);
+    cl_context cl = default_device(&info);
     char dir[] = "/tmp/cldsa-test-XXXXXX";
     assert_non_null(mkdtemp(dir));
     for (int round = 0; round < 2; ++round) { /* probed, then from the cache */
@@ -75,10 +80,7 @@ static void probes_capabilities(void **state) {
 static void builds_without_slow_fma(void **state) {
     (void)state;
     cldsa_device_info info;
-    assert_int_equal(cldsa_select_device(NULL, &info), CLDSA_SUCCESS);
-    cl_int code;
-    cl_context cl = clCreateContext(NULL, 1, &info.device, NULL, NULL, &code);
-    assert_int_equal(code, CL_SUCCESS);
+    cl_context cl = default_device(&info);
     char dir[] = "/tmp/cldsa-test-XXXXXX", path[64];
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/which.cl", dir);
