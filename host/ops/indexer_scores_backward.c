@@ -228,16 +228,11 @@ static const cldsa_variant vec = {
 
 /* ---- simt ------------------------------------------------------------------------------------------------------ */
 
-enum { ROWS, WG, DEPTH, DBLOCK, UNROLL, SIMT_SPLIT };
-enum { SIMT_KEYS = 64, GROUPS_PER_UNIT = 8 };
-
-static int64_t simt_queries(const int *tune) {
-    return tune[WG] / 16 * tune[ROWS];
-}
+enum { ROWS = PAIR_ROWS, WG = PAIR_WG, DBLOCK = PAIR_TUNABLES, UNROLL, SIMT_SPLIT };
+enum { GROUPS_PER_UNIT = 8 };
 
 static bool simt_legal(const cldsa_run *run, const int *tune) {
-    return cldsa_pair_tile_bytes(simt_queries(tune)) <= cldsa_context_capabilities(run->ctx)->local_mem_bytes &&
-           (size_t)tune[WG] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
+    return cldsa_pair_tile_legal(run, tune, 0);
 }
 
 static bool simt_can_run(const cldsa_run *run) {
@@ -255,17 +250,14 @@ static void simt_defaults(const cldsa_run *run, int *tune) {
         tune[WG] = 128; /* as the tuner found on an H200: 1.1 x */
     const cldsa_indexer_inputs in = inputs(run);
     tune[SIMT_SPLIT] = default_split(
-        run, in.B * in.Hk * cldsa_ceil_div(in.T, SIMT_KEYS) * cldsa_ceil_div(in.D, tune[DBLOCK]), GROUPS_PER_UNIT);
+        run, in.B * in.Hk * cldsa_ceil_div(in.T, PAIR_TILE_KEYS) * cldsa_ceil_div(in.D, tune[DBLOCK]), GROUPS_PER_UNIT);
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
     const cldsa_indexer_inputs in = inputs(run);
-    const launch_shape shape = {"indexer_scores_backward_queries_simt",
-                                "indexer_scores_backward_keys_simt",
-                                simt_queries(run->tune),
-                                SIMT_KEYS,
-                                cldsa_ceil_div(in.D, run->tune[DBLOCK]),
-                                (size_t)run->tune[WG]};
+    const launch_shape shape = {"indexer_scores_backward_queries_simt",  "indexer_scores_backward_keys_simt",
+                                cldsa_pair_tile_queries(run->tune),      PAIR_TILE_KEYS,
+                                cldsa_ceil_div(in.D, run->tune[DBLOCK]), (size_t)run->tune[WG]};
     char more[32];
     snprintf(more, sizeof more, "-DQ_VEC=%d -DK_VEC=%d", cldsa_rows_in_fours(in.q, in.D),
              cldsa_rows_in_fours(in.k, in.D));

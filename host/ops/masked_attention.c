@@ -296,18 +296,11 @@ static cldsa_status vec_backward(cldsa_run *run) {
 
 /* ---- simt ---------------------------------------------------------------------------------------------------- */
 
-enum { ROWS, WG, DEPTH, UNROLL }; /* the tunables */
+enum { ROWS = PAIR_ROWS, WG = PAIR_WG, DEPTH = PAIR_DEPTH, UNROLL = PAIR_TUNABLES };
 _Static_assert((int)PAIR_TILE_KEYS == (int)MASKED_KEYS, "a tile has the keys of one of dropout's counters");
 
-static int64_t simt_queries(const int *tune) {
-    return tune[WG] / 16 * tune[ROWS];
-}
-
 static bool simt_legal(const cldsa_run *run, const int *tune) {
-    const int64_t queries = simt_queries(tune);
-    const size_t bytes = cldsa_pair_tile_bytes(queries) + 20 * (size_t)queries * sizeof(cl_float); /* and `red` */
-    return bytes <= cldsa_context_capabilities(run->ctx)->local_mem_bytes &&
-           (size_t)tune[WG] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
+    return cldsa_pair_tile_legal(run, tune, 20); /* of `red` */
 }
 
 /*
@@ -361,7 +354,7 @@ static cldsa_status simt_forward(cldsa_run *run) {
     forward_options(run, &call, fours, options);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_simt", options, &kernel));
-    const size_t global[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * (size_t)run->tune[WG],
+    const size_t global[] = {(size_t)query_tiles(run, cldsa_pair_tile_queries(run->tune)) * (size_t)run->tune[WG],
                              (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
     const size_t local[] = {(size_t)run->tune[WG], 1, 1};
     return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
@@ -390,7 +383,7 @@ static cldsa_status simt_backward(cldsa_run *run) {
                             CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_U64(rows)));
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dq", options, &kernel));
-    const size_t query_groups[] = {(size_t)query_tiles(run, simt_queries(run->tune)) * (size_t)run->tune[WG],
+    const size_t query_groups[] = {(size_t)query_tiles(run, cldsa_pair_tile_queries(run->tune)) * (size_t)run->tune[WG],
                                    (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
     CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, query_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
                             CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dq),

@@ -4,7 +4,8 @@
 
 #include "host/ops/attention_tile.h"
 
-/* In this order, first of a variant's tunables. */
+/* The first of a variant's tunables. */
+enum { PAIR_ROWS, PAIR_WG, PAIR_DEPTH, PAIR_TUNABLES };
 #define CLDSA_TUNE_PAIR_TILE                                                                                           \
     {"ROWS", 4, {1, 2, 4, 8}, "query rows of a work-item"}, {"WG", 256, {128, 256}, "work-items"}, {                   \
         "DEPTH", 32, {16, 32}, "columns of a score product in local memory at a time"                                  \
@@ -12,10 +13,16 @@
 
 enum { PAIR_TILE_KEYS = 64 };
 
-/* Of the arrays `stage` and `weights`. */
-static inline size_t cldsa_pair_tile_bytes(int64_t queries) {
-    const int64_t rows = queries > PAIR_TILE_KEYS ? queries : PAIR_TILE_KEYS;
-    return sizeof(cl_float) * (size_t)(64 * rows + (PAIR_TILE_KEYS + 4) * queries);
+static inline int64_t cldsa_pair_tile_queries(const int *tune) {
+    return tune[PAIR_WG] / 16 * tune[PAIR_ROWS];
+}
+
+/* Whether `stage`, `weights` and what else a kernel has for each query fit into local memory. */
+static inline bool cldsa_pair_tile_legal(const cldsa_run *run, const int *tune, int64_t floats_per_query) {
+    const int64_t queries = cldsa_pair_tile_queries(tune), rows = queries > PAIR_TILE_KEYS ? queries : PAIR_TILE_KEYS;
+    const int64_t floats = 64 * rows + (PAIR_TILE_KEYS + 4 + floats_per_query) * queries;
+    return (size_t)floats * sizeof(cl_float) <= cldsa_context_capabilities(run->ctx)->local_mem_bytes &&
+           (size_t)tune[PAIR_WG] <= cldsa_context_device_info(run->ctx)->max_work_group_size;
 }
 
 #endif
