@@ -3,8 +3,8 @@
 
 enum { TUNE_ROWS, TUNE_SPLIT, LANES = 16 };
 
-int64_t cldsa_attention_tile_head_groups(const cldsa_attention_tile *tile, int rows) {
-    return tile->kv_heads * cldsa_ceil_div(tile->group, LANES * rows);
+int64_t cldsa_attention_tile_head_groups(const cldsa_attention_shape *shape, int rows) {
+    return shape->kv_heads * cldsa_ceil_div(shape->group, LANES * rows);
 }
 
 /* The kernel's local arrays. */
@@ -20,17 +20,17 @@ bool cldsa_attention_tile_legal(const cldsa_run *run, const int *tune) {
  * Large tiles reuse most; but none of heads that do not exist, none that needs more registers than most devices have,
  * and none so large that there is not a tile for nearly every compute unit.
  */
-void cldsa_attention_tile_defaults(const cldsa_run *run, const cldsa_attention_tile *tile, int *tune) {
+void cldsa_attention_tile_defaults(const cldsa_run *run, const cldsa_attention_shape *shape, int *tune) {
     enum { GROUPS_PER_UNIT = 2 };
     /* Registers of a work-item for its output columns. */
     const int64_t most_sums = cldsa_context_capabilities(run->ctx)->nv_ptx ? 128 : cldsa_few_registers(run) ? 32 : 64;
     const int64_t units = cldsa_context_device_info(run->ctx)->compute_units;
-    const int64_t tiles = cldsa_ceil_div(tile->places, ATTENTION_TILE_KEYS);
+    const int64_t tiles = cldsa_ceil_div(shape->places, ATTENTION_TILE_KEYS);
     int *rows = &tune[TUNE_ROWS];
-    while (*rows > 1 && (!cldsa_attention_tile_legal(run, tune) || tile->group <= LANES * *rows / 2 ||
-                         tile->columns / LANES * *rows > most_sums ||
-                         tile->queries * cldsa_attention_tile_head_groups(tile, *rows) * tiles < units * 7 / 8))
+    while (*rows > 1 && (!cldsa_attention_tile_legal(run, tune) || shape->group <= LANES * *rows / 2 ||
+                         shape->columns / LANES * *rows > most_sums ||
+                         shape->queries * cldsa_attention_tile_head_groups(shape, *rows) * tiles < units * 7 / 8))
         *rows /= 2;
-    tune[TUNE_SPLIT] = cldsa_attention_default_split(run, tile->queries * cldsa_attention_tile_head_groups(tile, *rows),
-                                                     tiles, GROUPS_PER_UNIT);
+    tune[TUNE_SPLIT] = cldsa_attention_default_split(
+        run, shape->queries * cldsa_attention_tile_head_groups(shape, *rows), tiles, GROUPS_PER_UNIT);
 }

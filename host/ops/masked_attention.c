@@ -1,4 +1,5 @@
-/* masked_attention and its backward pass: softmax(q k^T) v over the keys that a mask or range leaves visible. */
+/* masked_attention and its backward pass: softmax(q k^T) v over the keys that a mask or range leaves visible. Variants
+ * for heads that share a kv head are in masked_attention_heads.c. */
 #include "host/ops/masked_attention.h"
 #include "host/ops/pair_tile.h"
 #include "host/ops/philox.h"
@@ -79,8 +80,7 @@ static double backward_bytes(const cldsa_run *run) {
 
 /* ---- kernels ------------------------------------------------------------------------------------------------- */
 
-/* Options of every kernel; those of the forward kernels come behind. */
-static void kernel_options(const cldsa_run *run, const cldsa_masked_call *call, char *options, const char *more) {
+void cldsa_masked_options(const cldsa_run *run, const cldsa_masked_call *call, const char *more, char *options) {
     cldsa_run_options(run, options, "-DD=%d -DDV=%d -DH=%d -DHK=%d -DDTYPE=%s -DMASK=%d -DRANGE=%d -DDROPOUT=%d %s",
                       (int)run->dims[MASKED_D], (int)run->dims[MASKED_DV], (int)run->dims[MASKED_H],
                       (int)run->dims[MASKED_HK], cldsa_dtype_macro(call->q->dtype),
@@ -95,24 +95,19 @@ static void forward_options(const cldsa_run *run, const cldsa_masked_call *call,
     char all[96];
     snprintf(all, sizeof all, "-DOUT_DTYPE=%s -DHAS_LSE=%d%s", cldsa_dtype_macro(args->out.dtype),
              args->lse.mem != NULL, more);
-    kernel_options(run, call, options, all);
+    cldsa_masked_options(run, call, all, options);
 }
 
-#define INPUT_ARGS(args)                                                                                               \
-    CLDSA_ARG_TENSOR((args)->q), CLDSA_ARG_TENSOR((args)->k), CLDSA_ARG_TENSOR((args)->v),                             \
-        CLDSA_ARG_TENSOR((args)->mask), CLDSA_ARG_TENSOR((args)->ks), CLDSA_ARG_TENSOR((args)->ke)
 #define SHAPE_ARGS(run) CLDSA_ARG_I32((run)->dims[MASKED_S]), CLDSA_ARG_I32((run)->dims[MASKED_T])
 #define DROPOUT_ARGS(call)                                                                                             \
     CLDSA_ARG_U32(cldsa_dropout_threshold((call)->dropout_p)), CLDSA_ARG_F32(cldsa_masked_dropout_scale(call)),        \
         CLDSA_ARG_U32((call)->stream), CLDSA_ARG_U64((call)->seed)
 
-static const double LOG2_E = 1.4426950408889634;
-
 static int64_t query_tiles(const cldsa_run *run, int64_t queries) {
     return cldsa_ceil_div(run->dims[MASKED_S], queries);
 }
 
-static cldsa_attention_rows rows_of(const cldsa_run *run) {
+cldsa_attention_rows cldsa_masked_rows(const cldsa_run *run) {
     const forward_args *args = run->args;
     const int64_t *n = run->dims;
     return (cldsa_attention_rows){.out = args->out,
@@ -122,15 +117,12 @@ static cldsa_attention_rows rows_of(const cldsa_run *run) {
                                   .columns = n[MASKED_DV]};
 }
 
-/* Room for all parts that SPLIT asks for; without any, keys stay together. */
-static void split_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
-    const cldsa_attention_rows rows = rows_of(run);
+void cldsa_masked_split_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const cldsa_attention_rows rows = cldsa_masked_rows(run);
     *preferred = cldsa_attention_parts_bytes(
         &rows, cldsa_attention_cut(run->dims[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT")).count);
     *minimum = 0;
 }
-
-_Static_assert((int)ATTENTION_TILE_KEYS == (int)MASKED_KEYS, "parts are whole tiles of either kernel");
 
 /* ---- vec ----------------------------------------------------------------------------------------------------- */
 
@@ -203,7 +195,7 @@ static cldsa_status vec_forward(cldsa_run *run) {
         args.range = CLDSA_RANGE_ALL; /* the last query sees all keys, and so do its heads */
     tiled.args = &args;
     const cldsa_masked_call call = CLDSA_MASKED_CALL(&args);
-    const cldsa_attention_rows rows = rows_of(run);
+    const cldsa_attention_rows rows = cldsa_masked_rows(run);
     const cldsa_attention_parts parts =
         cldsa_attention_cut_to_fit(run, &rows, run->dims[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT"));
     char options[CLDSA_OPTIONS_MAX];
@@ -214,9 +206,9 @@ static cldsa_status vec_forward(cldsa_run *run) {
     const size_t global[] = {(size_t)query_tiles(&tiled, cldsa_run_tune(run, "QUERIES")), (size_t)n[MASKED_H],
                              (size_t)(n[MASKED_B] * parts.count)};
     const size_t local[] = {1, 1, 1};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(&args), CLDSA_ARG_TENSOR(args.out),
-                            CLDSA_ARG_TENSOR(args.lse), SHAPE_ARGS(&tiled),
-                            CLDSA_ARG_F32(cldsa_masked_scale(&call, n[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call),
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, MASKED_INPUT_ARGS(&args),
+                            CLDSA_ARG_TENSOR(args.out), CLDSA_ARG_TENSOR(args.lse), SHAPE_ARGS(&tiled),
+                            CLDSA_ARG_F32(cldsa_masked_scale(&call, n[MASKED_D]) * CLDSA_LOG2_E), DROPOUT_ARGS(&call),
                             CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)),
                             CLDSA_ARG_I32(parts.count), CLDSA_ARG_I32(parts.size)));
     return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
@@ -276,12 +268,12 @@ static cldsa_status vec_backward(cldsa_run *run) {
         plan.chunks == 1 ? args->dq
                          : cldsa_run_scratch(run, delta_bytes(run, plan.chunks), CLDSA_F32, plan.chunks * count);
     char options[CLDSA_OPTIONS_MAX];
-    kernel_options(run, &call, options, "");
+    cldsa_masked_options(run, &call, "", options);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_vec", options, &kernel));
     const size_t one[] = {1, 1, 1};
     const size_t global[] = {(size_t)plan.chunks, (size_t)run->dims[MASKED_HK], (size_t)run->dims[MASKED_B]};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, one, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, one, MASKED_INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
                             CLDSA_ARG_TENSOR(args->lse), CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(parts),
                             CLDSA_ARG_TENSOR(args->dk), CLDSA_ARG_TENSOR(args->dv), CLDSA_ARG_TENSOR(delta),
                             SHAPE_ARGS(run), CLDSA_ARG_I32(plan.blocks),
@@ -357,9 +349,10 @@ static cldsa_status simt_forward(cldsa_run *run) {
     const size_t global[] = {(size_t)query_tiles(run, cldsa_pair_tile_queries(run->tune)) * (size_t)run->tune[WG],
                              (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
     const size_t local[] = {(size_t)run->tune[WG], 1, 1};
-    return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
+    return CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, MASKED_INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
                          CLDSA_ARG_TENSOR(args->lse), SHAPE_ARGS(run),
-                         CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D]) * LOG2_E), DROPOUT_ARGS(&call));
+                         CLDSA_ARG_F32(cldsa_masked_scale(&call, run->dims[MASKED_D]) * CLDSA_LOG2_E),
+                         DROPOUT_ARGS(&call));
 }
 
 static void simt_backward_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
@@ -375,7 +368,7 @@ static cldsa_status simt_backward(cldsa_run *run) {
     const cl_float scale = (cl_float)cldsa_masked_scale(&call, run->dims[MASKED_D]);
     char options[CLDSA_OPTIONS_MAX], fours[64];
     rows_in_fours(run, &call, &args->dout, fours);
-    kernel_options(run, &call, options, fours);
+    cldsa_masked_options(run, &call, fours, options);
     cldsa_kernel *kernel;
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_delta", options, &kernel));
@@ -385,69 +378,17 @@ static cldsa_status simt_backward(cldsa_run *run) {
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dq", options, &kernel));
     const size_t query_groups[] = {(size_t)query_tiles(run, cldsa_pair_tile_queries(run->tune)) * (size_t)run->tune[WG],
                                    (size_t)run->dims[MASKED_H], (size_t)run->dims[MASKED_B]};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, query_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
-                            CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dq),
-                            SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call)));
+    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, query_groups, local, MASKED_INPUT_ARGS(args),
+                            CLDSA_ARG_TENSOR(args->lse), CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta),
+                            CLDSA_ARG_TENSOR(args->dq), SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call)));
 
     CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_backward_dkv", options, &kernel));
     const size_t key_groups[] = {(size_t)cldsa_ceil_div(run->dims[MASKED_T], MASKED_KEYS) * (size_t)run->tune[WG],
                                  (size_t)run->dims[MASKED_HK], (size_t)run->dims[MASKED_B]};
-    return CLDSA_ENQUEUE(&run->stream, kernel, 3, key_groups, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->lse),
-                         CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta), CLDSA_ARG_TENSOR(args->dk),
-                         CLDSA_ARG_TENSOR(args->dv), SHAPE_ARGS(run), CLDSA_ARG_F32(scale), DROPOUT_ARGS(&call));
-}
-
-/* ---- tile ---------------------------------------------------------------------------------------------------- */
-
-static cldsa_attention_tile tile_of(const cldsa_run *run) {
-    const int64_t *n = run->dims;
-    return (cldsa_attention_tile){.queries = n[MASKED_B] * n[MASKED_S],
-                                  .kv_heads = n[MASKED_HK],
-                                  .group = n[MASKED_H] / n[MASKED_HK],
-                                  .columns = n[MASKED_DV],
-                                  .places = n[MASKED_T]};
-}
-
-static bool tile_can_run(const cldsa_run *run) {
-    const int64_t *n = run->dims;
-    return ((const forward_args *)run->args)->dropout_p == 0 && n[MASKED_HK] > 0 &&
-           n[MASKED_B] * n[MASKED_T] * n[MASKED_HK] < UINT32_MAX &&
-           n[MASKED_B] * n[MASKED_S] * n[MASKED_H] < UINT32_MAX && /* row numbers are 32-bit */
-           cldsa_context_device_info(run->ctx)->max_work_group_size >= ATTENTION_TILE_WG &&
-           cldsa_attention_tile_legal(run, (int[]){1});
-}
-
-static void tile_defaults(const cldsa_run *run, int *tune) {
-    const cldsa_attention_tile tile = tile_of(run);
-    cldsa_attention_tile_defaults(run, &tile, tune);
-}
-
-static cldsa_status tile_forward(cldsa_run *run) {
-    const forward_args *args = run->args;
-    const cldsa_masked_call call = CLDSA_MASKED_CALL(args);
-    const int64_t *n = run->dims;
-    const cldsa_attention_tile tile = tile_of(run);
-    const cldsa_attention_rows rows = rows_of(run);
-    const cldsa_attention_parts parts =
-        cldsa_attention_cut_to_fit(run, &rows, n[MASKED_T], MASKED_KEYS, cldsa_run_tune(run, "SPLIT"));
-    char options[CLDSA_OPTIONS_MAX], more[160];
-    snprintf(more, sizeof more, "-DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d -DQ_VEC=%d -DK_VEC=%d -DV_VEC=%d",
-             cldsa_dtype_macro(args->out.dtype), args->lse.mem != NULL, parts.count > 1,
-             cldsa_rows_in_fours(&args->q, n[MASKED_D]), cldsa_rows_in_fours(&args->k, n[MASKED_D]),
-             cldsa_rows_in_fours(&args->v, n[MASKED_DV]));
-    kernel_options(run, &call, options, more);
-    cldsa_kernel *kernel;
-    CLDSA_TRY(cldsa_run_kernel(run, "masked_attention_tile", options, &kernel));
-    const size_t local[] = {ATTENTION_TILE_WG, 1, 1};
-    const size_t global[] = {(size_t)(n[MASKED_B] * n[MASKED_S] * ATTENTION_TILE_WG),
-                             (size_t)cldsa_attention_tile_head_groups(&tile, cldsa_run_tune(run, "ROWS")),
-                             (size_t)parts.count};
-    CLDSA_TRY(CLDSA_ENQUEUE(&run->stream, kernel, 3, global, local, INPUT_ARGS(args), CLDSA_ARG_TENSOR(args->out),
-                            CLDSA_ARG_TENSOR(args->lse),
-                            CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)),
-                            CLDSA_ARG_U32(n[MASKED_S]), CLDSA_ARG_U32(n[MASKED_T]), CLDSA_ARG_U32(n[MASKED_H]),
-                            CLDSA_ARG_U32(parts.size), CLDSA_ARG_F32(cldsa_masked_scale(&call, n[MASKED_D]) * LOG2_E)));
-    return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
+    return CLDSA_ENQUEUE(&run->stream, kernel, 3, key_groups, local, MASKED_INPUT_ARGS(args),
+                         CLDSA_ARG_TENSOR(args->lse), CLDSA_ARG_TENSOR(args->dout), CLDSA_ARG_TENSOR(delta),
+                         CLDSA_ARG_TENSOR(args->dk), CLDSA_ARG_TENSOR(args->dv), SHAPE_ARGS(run), CLDSA_ARG_F32(scale),
+                         DROPOUT_ARGS(&call));
 }
 
 /* ---- tables -------------------------------------------------------------------------------------------------- */
@@ -458,11 +399,15 @@ static int prefer_vec_on_cpu(const cldsa_run *run) {
 
 /* Queries are the rows of simt's tiles, heads of one kv head those of tile's; whichever are more fill theirs better. */
 static int choose_forward(const cldsa_run *run) {
-    enum { TILE = 2, SIMT_QUERIES = 64, TILE_HEADS = 16 };
+    enum { TILE = 2, SLAB = 3, SIMT_QUERIES = 64, TILE_HEADS = 16 };
     const int chosen = prefer_vec_on_cpu(run);
+    if (chosen == 0)
+        return chosen;
+    if (cldsa_masked_slab_pays(run))
+        return SLAB;
     const int64_t queries = run->dims[MASKED_S], group = run->dims[MASKED_H] / run->dims[MASKED_HK];
     const bool few = queries < SIMT_QUERIES && queries * TILE_HEADS < group * SIMT_QUERIES;
-    return chosen > 0 && few && tile_can_run(run) ? TILE : chosen;
+    return few && cldsa_masked_attention_tile.can_run(run) ? TILE : chosen;
 }
 
 #define TILE_ROWS_TUNABLE                                                                                              \
@@ -477,7 +422,7 @@ static const cldsa_variant forward_vec = {
     .can_run = vec_can_run,
     .defaults = vec_forward_defaults,
     .legal = vec_legal,
-    .workspace = split_workspace,
+    .workspace = cldsa_masked_split_workspace,
     .enqueue = vec_forward,
 };
 
@@ -489,17 +434,6 @@ static const cldsa_variant forward_simt = {
     .defaults = simt_defaults,
     .legal = simt_legal,
     .enqueue = simt_forward,
-};
-
-static const cldsa_variant forward_tile = {
-    .name = "tile",
-    .file = "masked_attention_tile.cl",
-    .tunables = {CLDSA_TUNE_ATTENTION_TILE},
-    .can_run = tile_can_run,
-    .defaults = tile_defaults,
-    .legal = cldsa_attention_tile_legal,
-    .workspace = split_workspace,
-    .enqueue = tile_forward,
 };
 
 static const cldsa_variant backward_vec = {
@@ -570,7 +504,8 @@ static const cldsa_field backward_fields[] = {
     PARAMS(backward_args),
 };
 
-static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, &forward_tile, NULL};
+static const cldsa_variant *const forward_variants[] = {&forward_vec, &forward_simt, &cldsa_masked_attention_tile,
+                                                        &cldsa_masked_attention_slab, NULL};
 static const cldsa_variant *const backward_variants[] = {&backward_vec, &backward_simt, NULL};
 
 const cldsa_op cldsa_op_masked_attention = {
@@ -607,3 +542,8 @@ const cldsa_op cldsa_op_masked_attention_backward = {
 
 CLDSA_DEFINE_OP(masked_attention)
 CLDSA_DEFINE_OP(masked_attention_backward)
+
+cldsa_status cldsa_masked_attention_workspace_min(cldsa_context *ctx, const cldsa_masked_attention_args *args,
+                                                  size_t *bytes) {
+    return cldsa_op_workspace(ctx, &cldsa_op_masked_attention, args, NULL, bytes);
+}

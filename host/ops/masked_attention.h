@@ -2,7 +2,7 @@
 #ifndef CLDSA_OPS_MASKED_ATTENTION_H
 #define CLDSA_OPS_MASKED_ATTENTION_H
 
-#include "host/ops/op.h"
+#include "host/ops/attention_combine.h"
 
 #include <cldsa/masked_attention.h>
 
@@ -34,6 +34,23 @@ static inline double cldsa_masked_scale(const cldsa_masked_call *call, int64_t d
 static inline float cldsa_masked_dropout_scale(const cldsa_masked_call *call) {
     return 1.0f / (1.0f - call->dropout_p);
 }
+
+/* Scores as logarithms to base 2. */
+#define CLDSA_LOG2_E 1.4426950408889634
+
+/* What every kernel is built with, and `more`. */
+void cldsa_masked_options(const cldsa_run *run, const cldsa_masked_call *call, const char *more, char *options);
+
+#define MASKED_INPUT_ARGS(args)                                                                                        \
+    CLDSA_ARG_TENSOR((args)->q), CLDSA_ARG_TENSOR((args)->k), CLDSA_ARG_TENSOR((args)->v),                             \
+        CLDSA_ARG_TENSOR((args)->mask), CLDSA_ARG_TENSOR((args)->ks), CLDSA_ARG_TENSOR((args)->ke)
+/* The rows of a forward call; room for all parts that SPLIT asks for. Without any, a row's keys stay together. */
+cldsa_attention_rows cldsa_masked_rows(const cldsa_run *run);
+void cldsa_masked_split_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum);
+
+/* The forward pass where many heads share a kv head, of few queries and of many; whether the latter is the default. */
+extern const cldsa_variant cldsa_masked_attention_tile, cldsa_masked_attention_slab;
+bool cldsa_masked_slab_pays(const cldsa_run *run);
 
 /* In fp64, of plain loops. */
 void cldsa_masked_attention_reference(const cldsa_reference_call *reference);

@@ -161,6 +161,11 @@ static inline int cldsa_default_unroll(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->nv_ptx ? 16 : 2;
 }
 
+/* Can rows of `width` elements be read four at a time? */
+static inline bool cldsa_rows_in_fours(const cldsa_tensor *tensor, int64_t width) {
+    return tensor->offset % 4 == 0 && width % 4 == 0;
+}
+
 /* A tensor on the host for the fp64 reference: every dtype widened to double, masks as their raw words. */
 typedef struct cldsa_host_tensor {
     double *data; /* NULL if not given */

@@ -297,13 +297,16 @@ static double bytes(const cldsa_run *run) {
     return rows * ((double)d[SPARSE_H] * heads + 4 * (double)d[SPARSE_K]) + cldsa_sparse_key_bytes(run, &in);
 }
 
-static const cldsa_variant *const variants[] = {&vec, &cldsa_sparse_attention_simt, &cldsa_sparse_attention_tile, NULL};
+static const cldsa_variant *const variants[] = {&vec, &cldsa_sparse_attention_simt, &cldsa_sparse_attention_tile,
+                                                &cldsa_sparse_attention_slab, NULL};
 
 /* Matrix products pay from a good half of their smallest tile's heads on. */
 static int choose(const cldsa_run *run) {
-    enum { VEC, SIMT, TILE, MANY_HEADS = 8 };
+    enum { VEC, SIMT, TILE, SLAB, MANY_HEADS = 8 };
     if (cldsa_context_capabilities(run->ctx)->is_cpu)
         return VEC;
+    if (cldsa_sparse_slab_pays(run))
+        return SLAB;
     return cldsa_sparse_group(run) >= MANY_HEADS && variants[TILE]->can_run(run) ? TILE : SIMT;
 }
 
@@ -323,3 +326,8 @@ const cldsa_op cldsa_op_sparse_attention = {
     .tolerance_rel = 2e-5,
 };
 CLDSA_DEFINE_OP(sparse_attention)
+
+cldsa_status cldsa_sparse_attention_workspace_min(cldsa_context *ctx, const cldsa_sparse_attention_args *args,
+                                                  size_t *bytes) {
+    return cldsa_op_workspace(ctx, &cldsa_op_sparse_attention, args, NULL, bytes);
+}

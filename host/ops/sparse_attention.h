@@ -100,8 +100,11 @@ void cldsa_sparse_simt_defaults(const cldsa_run *run, int rows_of_d, int rows_of
 /* Whether teams are large enough for so many kinds of dot products (KINDS of cl/sparse_attention_simt.clh). */
 bool cldsa_sparse_simt_legal(const cldsa_run *run, int kinds, const int *tune);
 
-/* The forward pass: few heads to a kv head, and many. */
-extern const cldsa_variant cldsa_sparse_attention_simt, cldsa_sparse_attention_tile;
+/* The forward pass: few heads to a kv head, many, and many of many queries. */
+extern const cldsa_variant cldsa_sparse_attention_simt, cldsa_sparse_attention_tile, cldsa_sparse_attention_slab;
+
+/* Whether slab is the default. */
+bool cldsa_sparse_slab_pays(const cldsa_run *run);
 
 /* The backward pass: in general, and many heads of one latent key head. */
 extern const cldsa_variant cldsa_sparse_attention_backward_simt, cldsa_sparse_attention_backward_tile;

@@ -1,13 +1,13 @@
 /*
- * The GPU variants of sparse attention's forward pass (cl/sparse_attention_{simt,tile}.cl). Both cut the places of a
- * row into parts where there are too few rows to fill the device.
+ * The GPU variants of sparse attention's forward pass (cl/sparse_attention_{simt,tile,slab}.cl). The first two cut the
+ * places of a row into parts where there are too few rows to fill the device.
  */
 #include <cldsa/sparse_attention.h>
 
 #include <stdio.h>
 #include <string.h>
 
-#include "host/ops/attention_tile.h"
+#include "host/ops/attention_slab.h"
 #include "host/ops/sparse_attention.h"
 
 #define LOG2_E 1.44269504088896340736
@@ -61,6 +61,16 @@ void cldsa_sparse_gpu_options(const cldsa_run *run, const cldsa_sparse_inputs *i
              dv % 4 == 0 && (in->v.mem ? cldsa_rows_in_fours(&in->v, dv) : cldsa_rows_in_fours(&in->k, d)));
 }
 
+/* What all three are built with. */
+static void kernel_options(const cldsa_run *run, const cldsa_sparse_inputs *in, int heads, const char *more,
+                           char *options) {
+    const cldsa_sparse_attention_args *a = run->args;
+    cldsa_sparse_gpu_options(run, in, heads, options);
+    const size_t used = strlen(options);
+    snprintf(options + used, CLDSA_OPTIONS_MAX - used, " -DO_DTYPE=%s -DHAS_LSE=%d%s", cldsa_dtype_macro(a->out.dtype),
+             a->lse.mem != NULL, more);
+}
+
 static cldsa_status enqueue(cldsa_run *run, const launch *how) {
     const cldsa_sparse_attention_args *a = run->args;
     const int64_t *d = run->dims;
@@ -69,10 +79,7 @@ static cldsa_status enqueue(cldsa_run *run, const launch *how) {
     const cldsa_attention_parts parts =
         cldsa_attention_cut_to_fit(run, &rows, d[SPARSE_K], how->keys, cldsa_run_tune(run, "SPLIT"));
     char options[CLDSA_OPTIONS_MAX];
-    cldsa_sparse_gpu_options(run, &in, how->heads, options);
-    const size_t used = strlen(options);
-    snprintf(options + used, sizeof options - used, " -DO_DTYPE=%s -DHAS_LSE=%d -DPARTIAL=%d",
-             cldsa_dtype_macro(a->out.dtype), a->lse.mem != NULL, parts.count > 1);
+    kernel_options(run, &in, how->heads, parts.count > 1 ? " -DPARTIAL=1" : "", options);
     cldsa_kernel *kernel;
     CLDSA_TRY(cldsa_run_kernel(run, how->kernel, options, &kernel));
     const size_t local[3] = {(size_t)how->items, 1, 1};
@@ -169,13 +176,13 @@ const cldsa_variant cldsa_sparse_attention_simt = {
 
 /* ---- tile: many heads to a kv head ----------------------------------------------------------------------------- */
 
-static cldsa_attention_tile tile_of(const cldsa_run *run) {
+static cldsa_attention_shape shape_of(const cldsa_run *run) {
     const int64_t *d = run->dims;
-    return (cldsa_attention_tile){.queries = d[SPARSE_B] * d[SPARSE_S],
-                                  .kv_heads = d[SPARSE_HK],
-                                  .group = cldsa_sparse_group(run),
-                                  .columns = d[SPARSE_DV],
-                                  .places = d[SPARSE_K]};
+    return (cldsa_attention_shape){.queries = d[SPARSE_B] * d[SPARSE_S],
+                                   .kv_heads = d[SPARSE_HK],
+                                   .group = cldsa_sparse_group(run),
+                                   .columns = d[SPARSE_DV],
+                                   .places = d[SPARSE_K]};
 }
 
 static launch tile_launch(const int *tune) {
@@ -190,8 +197,8 @@ static bool tile_can_run(const cldsa_run *run) {
 }
 
 static void tile_defaults(const cldsa_run *run, int *tune) {
-    const cldsa_attention_tile tile = tile_of(run);
-    cldsa_attention_tile_defaults(run, &tile, tune);
+    const cldsa_attention_shape shape = shape_of(run);
+    cldsa_attention_tile_defaults(run, &shape, tune);
 }
 
 static void tile_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
@@ -214,4 +221,60 @@ const cldsa_variant cldsa_sparse_attention_tile = {
     .legal = cldsa_attention_tile_legal,
     .workspace = tile_workspace,
     .enqueue = tile_enqueue,
+};
+
+/* ---- slab: many heads to a kv head, many queries --------------------------------------------------------------- */
+
+static bool slab_can_run(const cldsa_run *run) {
+    const cldsa_attention_shape shape = shape_of(run);
+    return cldsa_sparse_simt_can_run(run) && cldsa_attention_slab_can_run(run, &shape);
+}
+
+bool cldsa_sparse_slab_pays(const cldsa_run *run) {
+    const cldsa_attention_shape shape = shape_of(run);
+    return slab_can_run(run) && cldsa_attention_slab_pays(run, &shape);
+}
+
+static void slab_defaults(const cldsa_run *run, int *tune) {
+    const cldsa_attention_shape shape = shape_of(run);
+    cldsa_attention_slab_defaults(run, &shape, tune);
+}
+
+static void slab_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum) {
+    const cldsa_attention_shape shape = shape_of(run);
+    cldsa_attention_slab_workspace(run, &shape, preferred, minimum);
+}
+
+static cldsa_status slab_enqueue(cldsa_run *run) {
+    const cldsa_sparse_attention_args *a = run->args;
+    const int64_t *d = run->dims;
+    const cldsa_sparse_inputs in = CLDSA_SPARSE_INPUTS(run, a);
+    char options[CLDSA_OPTIONS_MAX];
+    kernel_options(run, &in, 1, "", options);
+    const cldsa_arg keys[] = {CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length),
+                              CLDSA_ARG_TENSOR(a->attn_sink), CLDSA_ARG_U32(d[SPARSE_K])};
+    const cldsa_attention_slab_call call = {.shape = shape_of(run),
+                                            .q = a->q,
+                                            .k = a->k,
+                                            .v = in.v.mem ? a->v : a->k,
+                                            .out = a->out,
+                                            .lse = a->lse,
+                                            .num_queries = d[SPARSE_S],
+                                            .num_keys = d[SPARSE_T],
+                                            .scale = (double)in.softmax_scale,
+                                            .options = options,
+                                            .keys = keys,
+                                            .num_keys_args = sizeof keys / sizeof *keys};
+    return cldsa_attention_slab_enqueue(run, &call);
+}
+
+const cldsa_variant cldsa_sparse_attention_slab = {
+    .name = "slab",
+    .file = "sparse_attention_slab.cl",
+    .tunables = {CLDSA_TUNE_ATTENTION_SLAB},
+    .can_run = slab_can_run,
+    .defaults = slab_defaults,
+    .legal = cldsa_attention_slab_legal,
+    .workspace = slab_workspace,
+    .enqueue = slab_enqueue,
 };

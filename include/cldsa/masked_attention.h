@@ -38,6 +38,14 @@ CLDSA_API cldsa_status cldsa_masked_attention(cldsa_context *ctx, const cldsa_ma
 CLDSA_API cldsa_status cldsa_masked_attention_workspace(cldsa_context *ctx, const cldsa_masked_attention_args *args,
                                                         size_t *bytes);
 
+/*
+ * The least workspace with which the call works, in bytes: 0, but where GPUs compute a slab of queries at a time (slab,
+ * the default for 64 heads of a kv head and more and hundreds of queries, without dropout), of which it holds one:
+ * about 4 T H. The result does not depend on how many it holds.
+ */
+CLDSA_API cldsa_status cldsa_masked_attention_workspace_min(cldsa_context *ctx, const cldsa_masked_attention_args *args,
+                                                            size_t *bytes);
+
 typedef struct cldsa_masked_attention_backward_args {
     cldsa_tensor q, k, v, mask, ks, ke; /* as given to the forward call */
     cldsa_tensor out, lse;              /* as the forward call wrote them; out f32 */

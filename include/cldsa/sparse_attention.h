@@ -33,6 +33,14 @@ CLDSA_API cldsa_status cldsa_sparse_attention_workspace(cldsa_context *ctx, cons
                                                         size_t *bytes);
 
 /*
+ * The least workspace with which the call works, in bytes: 0, but where GPUs compute a slab of queries at a time (slab,
+ * the default for 64 heads of a kv head and more and hundreds of queries), of which it holds one: about 4 K H. The
+ * result does not depend on how many it holds.
+ */
+CLDSA_API cldsa_status cldsa_sparse_attention_workspace_min(cldsa_context *ctx, const cldsa_sparse_attention_args *args,
+                                                            size_t *bytes);
+
+/*
  * Deterministic, without float atomics: contributions to a key are summed in query order, through an inverted index of
  * the selection (simt, tile) or by work-items that own their sums (vec; how many depends on the workspace given). GPUs
  * compute the latent form of many heads (tile) for a slab of queries at a time, as many as the workspace holds; the

@@ -165,7 +165,9 @@ static const harness_case tile_cases[] = {
 int main(int argc, char **argv) {
     const harness_suite suites[] = {
         {.op = &cldsa_op_masked_attention, HARNESS_CASES(forward_cases)},
-        {.op = &cldsa_op_masked_attention, .tunables = "tile:SPLIT=3,ROWS=1", HARNESS_CASES(split_cases)},
+        {.op = &cldsa_op_masked_attention,
+         .tunables = "tile:SPLIT=3,ROWS=1; slab:HEAD_TILE=32,KEY_TILE=64,COLUMN_TILE=64,TK=8,WM=8,WN=4",
+         HARNESS_CASES(split_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "vec:SPLIT=3,QUERIES=32", HARNESS_CASES(split_cases)},
         {.op = &cldsa_op_masked_attention, .tunables = "simt:ROWS=8,WG=128,DEPTH=16", HARNESS_CASES(tile_cases)},
         {.op = &cldsa_op_masked_attention_backward,

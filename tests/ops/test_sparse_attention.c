@@ -134,6 +134,20 @@ static const harness_case row_cases[] = {
      .fill = "indices=indices T"},
 };
 
+/* Tiles that heads, places and columns do not fill. */
+static const harness_case slab_tile_cases[] = {
+    {.name = "slab, many heads and tiles",
+     .dims = "B=2 S=2 T=300 H=70 Hk=1 D=75 Dv=67 K=201",
+     .params = "v_dim=67",
+     .give = "lse topk_length attn_sink",
+     .fill = "indices=wild T; topk_length=whole 0 K"},
+    {.name = "slab, heads of two key heads, half",
+     .dims = "B=1 S=3 T=150 H=40 Hk=2 D=36 Dv=132 K=140",
+     .give = "v lse",
+     .dtypes = "q=BF16 k=F16 v=F16 out=F16",
+     .fill = "indices=indices T"},
+};
+
 static const harness_case backward_cases[] = {
     {.name = "one key per row",
      .dims = "B=1 S=3 T=5 H=1 Hk=1 D=4 Dv=4 K=1",
@@ -256,13 +270,43 @@ static const harness_case row_backward_cases[] = {
 
 #define SLAB_QUERIES 6 /* B S */
 
-/* dq and dk, one behind the other, of a call with so much workspace; false if it fails. */
-static bool run_slabs(bench_placed *on, size_t workspace_bytes, unsigned char *results) {
+typedef struct slab_case {
+    const cldsa_op *op;
+    const char *variant;
+    const char *outputs[3]; /* all f32 */
+    bench_case test;
+} slab_case;
+
+#define SLAB_SPEC                                                                                                      \
+    {                                                                                                                  \
+        .dims = "B=2 S=3 T=40 H=20 Hk=1 D=24 Dv=16 K=30", .params = "v_dim=16", .give = "topk_length lse",             \
+        .fill = "indices=wild T; topk_length=whole 0 K"                                                                \
+    }
+static const slab_case slab_cases[] = {
+    {.op = &cldsa_op_sparse_attention,
+     .variant = "slab",
+     .outputs = {"out", "lse"},
+     .test = {.op = "sparse_attention", .spec = SLAB_SPEC}},
+    {.op = &cldsa_op_sparse_attention_backward,
+     .variant = "tile",
+     .outputs = {"dq", "dk"},
+     .test = {.op = "sparse_attention_backward", .forward = "sparse_attention", .spec = SLAB_SPEC}},
+};
+
+static size_t output_bytes(const bench_placed *on, const slab_case *c) {
+    size_t bytes = 0;
+    for (const char *const *name = c->outputs; *name; ++name)
+        bytes += (size_t)harness_numel(&on->work.tensors[cldsa_op_field(on->work.op, *name)]) * sizeof(float);
+    return bytes;
+}
+
+/* The outputs, one behind the other, of a call with so much workspace; false if it fails. */
+static bool run_slabs(bench_placed *on, const slab_case *c, size_t workspace_bytes, unsigned char *results) {
     cldsa_call call = bench_place_call(on);
     call.workspace_bytes = workspace_bytes;
     if (bench_place_reset(on) != CLDSA_SUCCESS || bench_place_enqueue(on, &call) != CLDSA_SUCCESS)
         return false;
-    for (const char *const *name = (const char *const[]){"dq", "dk", NULL}; *name; ++name) {
+    for (const char *const *name = c->outputs; *name; ++name) {
         const int field = cldsa_op_field(on->work.op, *name);
         const size_t bytes = (size_t)harness_numel(&on->work.tensors[field]) * sizeof(float);
         if (clEnqueueReadBuffer(on->queue, on->buffers[field], CL_TRUE, 0, bytes, results, 0, NULL, NULL))
@@ -272,43 +316,36 @@ static bool run_slabs(bench_placed *on, size_t workspace_bytes, unsigned char *r
     return true;
 }
 
-/* However many queries the workspace holds, a key's gradient is the same sum: each size must give the same bits. */
-static bool same_in_slabs(bench_placed *on, size_t bytes) {
+/* However many queries the workspace holds, a result is the same sum: each size must give the same bits. */
+static bool same_in_slabs(bench_placed *on, const slab_case *c) {
     size_t preferred = 0, least = 0;
     if (cldsa_op_workspace(on->ctx, on->work.op, on->work.args, &preferred, &least) != CLDSA_SUCCESS ||
         preferred <= least)
         return false;
-    const size_t query = (preferred - least) / (SLAB_QUERIES - 1);
+    const size_t query = (preferred - least) / (SLAB_QUERIES - 1), bytes = output_bytes(on, c);
     unsigned char *want = malloc(bytes), *got = malloc(bytes);
-    bool same = want && got && run_slabs(on, preferred, want);
+    bool same = want && got && run_slabs(on, c, preferred, want);
     for (size_t held = least; same && held < preferred; held += query)
-        same = run_slabs(on, held, got) && memcmp(want, got, bytes) == 0;
+        same = run_slabs(on, c, held, got) && memcmp(want, got, bytes) == 0;
     free(want);
     free(got);
     return same;
 }
 
-static int check_slabs(void) {
-    enum { ROWS = SLAB_QUERIES * 20 + 2 * 40, D = 24 };
-    const bench_case test = {.op = "sparse_attention_backward",
-                             .forward = "sparse_attention",
-                             .spec = {.dims = "B=2 S=3 T=40 H=20 Hk=1 D=24 Dv=16 K=30",
-                                      .params = "v_dim=16",
-                                      .give = "topk_length",
-                                      .fill = "indices=wild T; topk_length=whole 0 K"}};
+static int check_slabs(const slab_case *c) {
     cl_command_queue queue;
     bench_placed on = {0};
     cldsa_context *ctx = harness_context(&queue);
-    cldsa_status status = cldsa_op_force(ctx, &cldsa_op_sparse_attention_backward, "tile", NULL);
+    cldsa_status status = cldsa_op_force(ctx, c->op, c->variant, NULL);
     if (status == CLDSA_SUCCESS)
-        status = bench_place(ctx, queue, &test, test.spec.dims, true, &on);
-    const bool ok = status == CLDSA_SUCCESS && same_in_slabs(&on, ROWS * D * sizeof(float));
-    printf("sparse_attention_backward: slabs of 1 to %d queries: %s\n", SLAB_QUERIES,
+        status = bench_place(ctx, queue, &c->test, c->test.spec.dims, true, &on);
+    const bool ok = status == CLDSA_SUCCESS && same_in_slabs(&on, c);
+    printf("%s: slabs of 1 to %d queries: %s\n", c->op->name, SLAB_QUERIES,
            ok       ? "ok"
            : status ? cldsa_error_message()
                     : "FAILED");
     bench_place_release(&on);
-    cldsa_op_force(ctx, &cldsa_op_sparse_attention_backward, NULL, NULL);
+    cldsa_op_force(ctx, c->op, NULL, NULL);
     return !ok;
 }
 
@@ -317,6 +354,10 @@ int main(int argc, char **argv) {
         {.op = &cldsa_op_sparse_attention,
          .tunables = "simt:SPLIT=4,WG=128; tile:SPLIT=3,ROWS=2",
          HARNESS_CASES(cases)},
+        {.op = &cldsa_op_sparse_attention,
+         .tunables = "slab:HEAD_TILE=32,KEY_TILE=64,COLUMN_TILE=64,TK=8,WM=8,WN=4,UNROLL=4; "
+                     "slab:HEAD_TILE=64,KEY_TILE=128,COLUMN_TILE=128,TK=32,WM=4,WN=8",
+         HARNESS_CASES(slab_tile_cases)},
         {.op = &cldsa_op_sparse_attention, .tunables = "LANES=8; LANES=16", HARNESS_LANE_CASES(cases)},
         {.op = &cldsa_op_sparse_attention,
          .tunables = "QUERIES=4,KEYS=32,LANES=8; QUERIES=4,KEYS=32,LANES=16; simt:LANES=8,MAX_HEADS=2; "
@@ -340,6 +381,8 @@ int main(int argc, char **argv) {
                      "simt:LANES=32,MAX_HEADS=8",
          HARNESS_CASES(row_backward_cases)},
     };
-    const int failed = harness_work_limit() == 0 ? check_slabs() : 0;
+    int failed = 0;
+    for (size_t i = 0; harness_work_limit() == 0 && i < sizeof slab_cases / sizeof *slab_cases; ++i)
+        failed |= check_slabs(&slab_cases[i]);
     return harness_main(suites, sizeof suites / sizeof suites[0], argc, argv) || failed;
 }
