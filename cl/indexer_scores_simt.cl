@@ -16,8 +16,8 @@
 // heads never leave registers. Tiles without a visible key run no step of it and store -inf.
 // Enqueued by host/ops/indexer_scores.c over (T / TN * WG, S / TM, B) in groups of WG = TM/RM * TN/RN.
 
-#include "dtype.clh"
 #include "indexer_scores.clh"
+#include "raw.clh"
 #include "registers.clh"
 
 #ifndef TM
@@ -35,6 +35,12 @@
 #ifndef KC
 #define KC 16 // columns in local memory at a time (8, 16, 32)
 #endif
+#ifndef Q_VEC
+#define Q_VEC 0 // 1: rows of q begin on 4 elements, and DIM is a multiple of 4
+#endif
+#ifndef K_VEC
+#define K_VEC 0 // 1: so do rows of k
+#endif
 
 #define LANES_M (TM / RM)
 #define LANES_N (TN / RN)
@@ -42,29 +48,34 @@
 #define PAD 4 // floats behind a row of local memory, against bank conflicts
 #define CHUNKS ((DIM + KC - 1) / KC)
 #define STEPS (HEADS * CHUNKS)
-#define Q_LOADS ((TM * KC + WG - 1) / WG) // elements that a work-item fetches per chunk
-#define K_LOADS ((TN * KC + WG - 1) / WG)
+#define Q_LOADS ((TM * KC / 4 + WG - 1) / WG) // fours that a work-item fetches per chunk
+#define K_LOADS ((TN * KC / 4 + WG - 1) / WG)
 
 // Place in the tile of a work-item's row (or column) r.
 #define ROW(y, r) (((r) / 4 * LANES_M + (y)) * 4 + (r) % 4)
 #define COLUMN(x, c) (((c) / 4 * LANES_N + (x)) * 4 + (c) % 4)
 
-// Fetches this work-item's share of a chunk: `rows` x KC elements, of which those beyond `count` rows or DIM are zero.
-#define FETCH(into, loads, rows, base, stride, count, d0)                                                              \
+// Fetches this work-item's share of a chunk of columns d0 .. of `count` rows, those behind which repeat the last: nobody
+// sees their scores. The share is widened only when it is put into local memory, `rows` rows transposed, with zeros for
+// columns beyond DIM.
+#define FETCH(into, loads, vec, base, stride, count, d0)                                                               \
     _Pragma("unroll") for (int n_ = 0; n_ < (loads); ++n_)                                                             \
     {                                                                                                                  \
-        const int e_ = n_ * WG + lane, row_ = e_ / KC, d_ = (d0) + e_ % KC;                                            \
-        (into)[n_] = row_ < (rows) && row_ < (count) && d_ < DIM ? LOAD(Q_DTYPE, base, (size_t)row_ * (stride) + d_)   \
-                                                                 : 0.0f;                                               \
+        const int e_ = n_ * WG + lane, row_ = min(e_ / (KC / 4), (count) - 1);                                         \
+        (into)[n_] = RAW_COLUMNS(Q_DTYPE, vec, DIM, base, row_ * (stride), (d0) + e_ % (KC / 4) * 4);                  \
     }
-
-// Puts the share into local memory, transposed.
-#define PUT(from, loads, rows, tile)                                                                                   \
+#define PUT(from, loads, rows, tile, d0)                                                                               \
     _Pragma("unroll") for (int n_ = 0; n_ < (loads); ++n_)                                                             \
     {                                                                                                                  \
-        const int e_ = n_ * WG + lane;                                                                                 \
-        if (e_ < (rows) * KC)                                                                                          \
-            (tile)[e_ % KC * ((rows) + PAD) + e_ / KC] = (from)[n_];                                                   \
+        const int e_ = n_ * WG + lane, d_ = e_ % (KC / 4) * 4;                                                         \
+        const float4 x_ = UP_TO(DIM, KC, FROM_RAW4(Q_DTYPE, (from)[n_]), (d0) + d_);                                   \
+        __local float *to_ = (tile) + d_ * ((rows) + PAD) + e_ / (KC / 4);                                             \
+        if ((rows) * KC / 4 % WG == 0 || e_ < (rows) * KC / 4) {                                                       \
+            to_[0] = x_.x;                                                                                             \
+            to_[(rows) + PAD] = x_.y;                                                                                  \
+            to_[2 * ((rows) + PAD)] = x_.z;                                                                            \
+            to_[3 * ((rows) + PAD)] = x_.w;                                                                            \
+        }                                                                                                              \
     }
 
 __kernel __attribute__((reqd_work_group_size(WG, 1, 1))) MANY_REGISTERS void
@@ -95,18 +106,18 @@ indexer_scores_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global cons
         for (int c = 0; c < RN; ++c)
             acc[r][c] = total[r][c] = 0.0f;
 
-    float q_next[Q_LOADS], k_next[K_LOADS];
-    FETCH(q_next, Q_LOADS, TM, q, HEADS * DIM, rows, 0)
-    FETCH(k_next, K_LOADS, TN, k, KEY_HEADS * DIM, keys, 0)
+    RAW4(Q_DTYPE) q_next[Q_LOADS], k_next[K_LOADS];
+    FETCH(q_next, Q_LOADS, Q_VEC, q, HEADS * DIM, rows, 0)
+    FETCH(k_next, K_LOADS, K_VEC, k, KEY_HEADS * DIM, keys, 0)
     for (int step = 0; step < steps; ++step) {
         __local float *q_now = q_tile[step & 1], *k_now = k_tile[step & 1];
-        PUT(q_next, Q_LOADS, TM, q_now)
-        PUT(k_next, K_LOADS, TN, k_now)
+        PUT(q_next, Q_LOADS, TM, q_now, step % CHUNKS * KC)
+        PUT(k_next, K_LOADS, TN, k_now, step % CHUNKS * KC)
         barrier(CLK_LOCAL_MEM_FENCE);
         if (step + 1 < steps) {
             const int h = (step + 1) / CHUNKS, d0 = (step + 1) % CHUNKS * KC;
-            FETCH(q_next, Q_LOADS, TM, q + h * DIM, HEADS * DIM, rows, d0)
-            FETCH(k_next, K_LOADS, TN, k + (KEY_HEADS == 1 ? 0 : h) * DIM, KEY_HEADS * DIM, keys, d0)
+            FETCH(q_next, Q_LOADS, Q_VEC, q + h * DIM, HEADS * DIM, rows, d0)
+            FETCH(k_next, K_LOADS, K_VEC, k + (KEY_HEADS == 1 ? 0 : h) * DIM, KEY_HEADS * DIM, keys, d0)
         }
         UNROLL_STEPS
         for (int d = 0; d < KC; ++d) {

@@ -74,6 +74,11 @@ static cldsa_status check(const cldsa_run *run) {
     return cldsa_indexer_check(run, &in);
 }
 
+void cldsa_indexer_fours(const cldsa_indexer_inputs *in, char options[INDEXER_FOURS]) {
+    snprintf(options, INDEXER_FOURS, "-DQ_VEC=%d -DK_VEC=%d", cldsa_rows_in_fours(in->q, in->D),
+             cldsa_rows_in_fours(in->k, in->D));
+}
+
 /*
  * The launch, common to all variants: a tile of `rows` x `keys` scores per work-group of `items` items. `more`: the
  * variant's own options.
@@ -181,7 +186,10 @@ static void simt_defaults(const cldsa_run *run, int *tune) {
 }
 
 static cldsa_status simt_enqueue(cldsa_run *run) {
-    return enqueue_tiles(run, "indexer_scores_simt", run->tune[TM], run->tune[TN], (size_t)simt_items(run->tune), "");
+    const cldsa_indexer_inputs in = inputs(run);
+    char more[INDEXER_FOURS];
+    cldsa_indexer_fours(&in, more);
+    return enqueue_tiles(run, "indexer_scores_simt", run->tune[TM], run->tune[TN], (size_t)simt_items(run->tune), more);
 }
 
 static const cldsa_variant simt = {
@@ -220,10 +228,9 @@ static void heads_defaults(const cldsa_run *run, int *tune) {
 }
 
 static cldsa_status heads_enqueue(cldsa_run *run) {
-    cldsa_indexer_inputs in = inputs(run);
-    char more[32];
-    snprintf(more, sizeof more, "-DQ_VEC=%d -DK_VEC=%d", in.q->offset % 4 == 0 && in.D % 4 == 0,
-             in.k->offset % 4 == 0 && in.D % 4 == 0);
+    const cldsa_indexer_inputs in = inputs(run);
+    char more[INDEXER_FOURS];
+    cldsa_indexer_fours(&in, more);
     return enqueue_tiles(run, "indexer_scores_heads", 1, HEADS_KEYS, HEADS_WG, more);
 }
 

@@ -41,6 +41,10 @@ cldsa_status cldsa_indexer_check(const cldsa_run *run, const cldsa_indexer_input
 /* The -D of tunables and inputs for cl/indexer_scores.clh, and whatever `more` says. */
 void cldsa_indexer_options(const cldsa_run *run, const cldsa_indexer_inputs *in, char *options, const char *more);
 
+/* Options that say whether rows of q and k can be read four elements at a time. */
+enum { INDEXER_FOURS = 32 };
+void cldsa_indexer_fours(const cldsa_indexer_inputs *in, char options[INDEXER_FOURS]);
+
 /* Whether query i of batch b sees key j; `tensors` are those of the table's fields. */
 bool cldsa_indexer_visible(const cldsa_indexer_inputs *in, const cldsa_host_tensor *tensors, int64_t b, int64_t i,
                            int64_t j);

@@ -258,9 +258,8 @@ static cldsa_status simt_enqueue(cldsa_run *run) {
     const launch_shape shape = {"indexer_scores_backward_queries_simt",  "indexer_scores_backward_keys_simt",
                                 cldsa_pair_tile_queries(run->tune),      PAIR_TILE_KEYS,
                                 cldsa_ceil_div(in.D, run->tune[DBLOCK]), (size_t)run->tune[WG]};
-    char more[32];
-    snprintf(more, sizeof more, "-DQ_VEC=%d -DK_VEC=%d", cldsa_rows_in_fours(in.q, in.D),
-             cldsa_rows_in_fours(in.k, in.D));
+    char more[INDEXER_FOURS];
+    cldsa_indexer_fours(&in, more);
     return enqueue_gradients(run, &shape, more);
 }
 
