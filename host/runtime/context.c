@@ -169,6 +169,10 @@ const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx) {
 const char *cldsa_context_kernel_dir(const cldsa_context *ctx) {
     return ctx->kernel_dir;
 }
+
+void cldsa_context_optimize(cldsa_context *ctx, bool optimize) {
+    ctx->unoptimized = !optimize;
+}
 const cldsa_capabilities *cldsa_context_capabilities(const cldsa_context *ctx) {
     return &ctx->caps;
 }

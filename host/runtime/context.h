@@ -49,6 +49,7 @@ struct cldsa_context {
     void *log_user;
     cldsa_log_level log_level;
     bool profiling;
+    bool unoptimized; /* cldsa_context_optimize */
 
     pthread_mutex_t lock; /* guards everything below */
     cldsa_program *programs[CLDSA_PROGRAM_BUCKETS];

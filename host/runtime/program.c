@@ -79,8 +79,8 @@ void cldsa_build_options(const cldsa_context *ctx, char text[CLDSA_BUILD_OPTIONS
     char lanes[32] = "";
     if (ctx->caps.fewest_lanes) /* for cl/registers.clh */
         snprintf(lanes, sizeof lanes, " -DFEWEST_LANES=%d", ctx->caps.fewest_lanes);
-    snprintf(text, CLDSA_BUILD_OPTIONS_MAX, "-cl-std=CL1.2 -cl-mad-enable%s%s", lanes,
-             ctx->caps.slow_fma ? " -DSLOW_FMA" : "");
+    snprintf(text, CLDSA_BUILD_OPTIONS_MAX, "-cl-std=CL1.2 -cl-mad-enable%s%s%s", lanes,
+             ctx->caps.slow_fma ? " -DSLOW_FMA" : "", ctx->unoptimized ? " -cl-opt-disable" : "");
 }
 
 /*
@@ -116,7 +116,7 @@ static cldsa_status create_program(cldsa_context *ctx, const char *file, const c
 /* Looks up or builds; the context's lock is held, so a program is built by whoever asks first. */
 static cldsa_status get_program(cldsa_context *ctx, const char *file, const char *options, cldsa_program **out) {
     char key[2048];
-    snprintf(key, sizeof key, "%s\n%s", file, options);
+    snprintf(key, sizeof key, "%s\n%s\n%d", file, options, ctx->unoptimized);
     cldsa_program **bucket = &ctx->programs[bucket_of(key)];
     for (cldsa_program *p = *bucket; p; p = p->next)
         if (strcmp(p->key, key) == 0) {

@@ -127,6 +127,12 @@ const cldsa_device_info *cldsa_context_device_info(const cldsa_context *ctx);
 const char *cldsa_context_kernel_dir(const cldsa_context *ctx); /* NULL: embedded kernels only */
 
 /*
+ * Whether programs are built with optimisation from now on, as they are by default. For tests: CPUs' compilers take three
+ * times as long to optimise a GPU's kernels, which nobody runs there for their speed. Not while another thread enqueues.
+ */
+void cldsa_context_optimize(cldsa_context *ctx, bool optimize);
+
+/*
  * A forced variant and tunables under a key (an operation's address); variant NULL removes. The getter copies into
  * buffers of 32 and 256 bytes and returns false where nothing is forced.
  */

@@ -317,11 +317,22 @@ static bool declines(const harness_data *data, const cldsa_variant *variant) {
     return variant->can_run && !variant->can_run(&run);
 }
 
+/* A CPU tests what is meant for GPUs too, but need not optimise it. */
+static bool meant_for_cpus(const cldsa_variant *variant) {
+    static const char *const names[] = {"vec", "dot", "any", "clblast", NULL};
+    for (const char *const *name = names; *name; ++name)
+        if (strcmp(variant->name, *name) == 0)
+            return true;
+    return false;
+}
+
 /* Preferred workspace twice, least workspace, and in the first case the out-of-order queue. */
 static bool run_variant(harness_data *data, device_case *on, const cldsa_variant *variant, const char *tunables) {
     if (variant && declines(data, variant))
         return false;
     size_t preferred, minimum;
+    cldsa_context_optimize(device.ctx,
+                           !variant || meant_for_cpus(variant) || !cldsa_context_capabilities(device.ctx)->is_cpu);
     cldsa_op_force(device.ctx, data->work.op, variant ? variant->name : NULL, tunables);
     cldsa_status status = cldsa_op_workspace(device.ctx, data->work.op, data->work.args, &preferred, &minimum);
     if (status != CLDSA_SUCCESS) {
