@@ -36,12 +36,12 @@ typedef struct cldsa_attention_slab_call {
     cldsa_tensor q, k, v, out, lse; /* in latent form v is k; lse may have no mem */
     int64_t num_queries, num_keys;  /* of a batch element */
     double scale;                   /* of scores that are natural logarithms */
-    const char *options;            /* what both are built with */
+    const char *options;            /* what all are built with */
     const cldsa_arg *keys;          /* KEY_PARAMETERS */
     int num_keys_args;
 } cldsa_attention_slab_call;
 
-/* Enqueues both passes for as many queries at a time as the workspace holds. */
+/* Enqueues the passes for as many queries at a time as the workspace holds. */
 cldsa_status cldsa_attention_slab_enqueue(cldsa_run *run, const cldsa_attention_slab_call *call);
 
 #endif

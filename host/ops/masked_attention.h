@@ -44,6 +44,7 @@ void cldsa_masked_options(const cldsa_run *run, const cldsa_masked_call *call, c
 #define MASKED_INPUT_ARGS(args)                                                                                        \
     CLDSA_ARG_TENSOR((args)->q), CLDSA_ARG_TENSOR((args)->k), CLDSA_ARG_TENSOR((args)->v),                             \
         CLDSA_ARG_TENSOR((args)->mask), CLDSA_ARG_TENSOR((args)->ks), CLDSA_ARG_TENSOR((args)->ke)
+
 /* The rows of a forward call; room for all parts that SPLIT asks for. Without any, a row's keys stay together. */
 cldsa_attention_rows cldsa_masked_rows(const cldsa_run *run);
 void cldsa_masked_split_workspace(const cldsa_run *run, size_t *preferred, size_t *minimum);
