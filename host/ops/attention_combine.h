@@ -4,6 +4,9 @@
 
 #include "host/ops/op.h"
 
+/* The kernels' scores are logarithms to base 2. */
+#define CLDSA_LOG2_E 1.44269504088896340736
+
 typedef struct cldsa_attention_rows {
     cldsa_tensor out, lse, attn_sink; /* [rows,columns], [rows] or no mem, [heads] or no mem */
     int64_t rows, heads, columns;     /* rows = B*S*H */

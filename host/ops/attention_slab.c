@@ -70,9 +70,7 @@ void cldsa_attention_slab_defaults(const cldsa_run *run, const cldsa_attention_s
         tune[SLAB_COLUMN_TILE] = SMALL;
     if (few)
         tune[SLAB_WM] = tune[SLAB_WN] = 4;
-    while (tune[SLAB_MIB] > smallest_tiles[SLAB_MIB] &&
-           ((cl_ulong)tune[SLAB_MIB] << 20) > cldsa_context_device_info(run->ctx)->max_alloc_bytes / 2)
-        tune[SLAB_MIB] /= 2;
+    cldsa_halve_to_fit(run, &tune[SLAB_MIB], smallest_tiles[SLAB_MIB]);
     while (tune[SLAB_TK] > smallest_tiles[SLAB_TK] && !cldsa_attention_slab_legal(run, tune))
         tune[SLAB_TK] /= 2;
     if (!cldsa_attention_slab_legal(run, tune))
@@ -192,12 +190,11 @@ static cldsa_status enqueue(cldsa_run *run, const pass_kernel *pass, int64_t que
 /* All passes over queries first .. first + queries - 1, counted through all batch elements. */
 static cldsa_status enqueue_slab(cldsa_run *run, const cldsa_attention_slab_call *call, const scratch *s,
                                  const pass_kernel *passes, int64_t first, int64_t queries) {
-    static const double log2_e = 1.44269504088896340736;
     arguments scores = {.count = 0}, weights = {.count = 0}, out = {.count = 0};
     ADD(&scores, CLDSA_ARG_TENSOR(call->q), CLDSA_ARG_TENSOR(call->k));
     add(&scores, call->keys, call->num_keys_args);
     ADD(&scores, CLDSA_ARG_TENSOR(s->scores), CLDSA_ARG_TENSOR(s->tops), CLDSA_ARG_TENSOR(s->totals),
-        SHAPE_ARGS(call, first), CLDSA_ARG_F32(call->scale * log2_e));
+        SHAPE_ARGS(call, first), CLDSA_ARG_F32(call->scale * CLDSA_LOG2_E));
     CLDSA_TRY(enqueue(run, &passes[PASS_SCORES], queries, &scores));
 
     add(&weights, call->keys, call->num_keys_args);

@@ -35,9 +35,6 @@ static inline float cldsa_masked_dropout_scale(const cldsa_masked_call *call) {
     return 1.0f / (1.0f - call->dropout_p);
 }
 
-/* Scores as logarithms to base 2. */
-#define CLDSA_LOG2_E 1.4426950408889634
-
 /* What every kernel is built with, and `more`. */
 void cldsa_masked_options(const cldsa_run *run, const cldsa_masked_call *call, const char *more, char *options);
 

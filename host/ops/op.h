@@ -161,6 +161,12 @@ static inline int cldsa_default_unroll(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->nv_ptx ? 16 : 2;
 }
 
+/* Scratch of so many MiB by default: half of what the device gives in one buffer at most, but not below `least`. */
+static inline void cldsa_halve_to_fit(const cldsa_run *run, int *mib, int least) {
+    while (*mib > least && ((cl_ulong)*mib << 20) > cldsa_context_device_info(run->ctx)->max_alloc_bytes / 2)
+        *mib /= 2;
+}
+
 /* Can rows of `width` elements be read four at a time? */
 static inline bool cldsa_rows_in_fours(const cldsa_tensor *tensor, int64_t width) {
     return tensor->offset % 4 == 0 && width % 4 == 0;

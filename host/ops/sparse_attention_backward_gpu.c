@@ -276,9 +276,7 @@ static void tile_defaults(const cldsa_run *run, int *tune) {
     tune[TUNE_COLUMN_TILE] = few || d[SPARSE_D] <= SMALL ? SMALL : LARGE;
     tune[TUNE_WH] = few || tune[TUNE_HEAD_TILE] < SMALL ? 4 : 8;
     tune[TUNE_WP] = tune[TUNE_WN] = few ? 4 : 8;
-    while (tune[TUNE_SLAB] > smallest_tiles[TUNE_SLAB] &&
-           ((cl_ulong)tune[TUNE_SLAB] << 20) > cldsa_context_device_info(run->ctx)->max_alloc_bytes / 2)
-        tune[TUNE_SLAB] /= 2;
+    cldsa_halve_to_fit(run, &tune[TUNE_SLAB], smallest_tiles[TUNE_SLAB]);
     if (!few && d[SPARSE_D] > LARGE)
         widen_columns(run, tune);
     while (tune[TUNE_TK] > smallest_tiles[TUNE_TK] && !tile_legal(run, tune))

@@ -10,8 +10,6 @@
 #include "host/ops/attention_slab.h"
 #include "host/ops/sparse_attention.h"
 
-#define LOG2_E 1.44269504088896340736
-
 /* How a variant lies on the device. */
 typedef struct launch {
     const char *kernel;
@@ -91,7 +89,7 @@ static cldsa_status enqueue(cldsa_run *run, const launch *how) {
                             CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_TENSOR(a->out), CLDSA_ARG_TENSOR(a->lse),
                             CLDSA_ARG_TENSOR(cldsa_attention_scratch(run, &rows, parts.count)),
                             CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_H]),
-                            CLDSA_ARG_U32(parts.size), CLDSA_ARG_F32((double)in.softmax_scale * LOG2_E)));
+                            CLDSA_ARG_U32(parts.size), CLDSA_ARG_F32((double)in.softmax_scale * CLDSA_LOG2_E)));
     return parts.count > 1 ? cldsa_attention_combine(run, &rows, parts.count) : CLDSA_SUCCESS;
 }
 
