@@ -14,35 +14,11 @@ bool tuner_wants(const tuner_options *options, const char *op) {
     return options->num_ops == 0;
 }
 
-/*
- * `dims` with the extents that `others` names changed. For the smaller extents of a check, `same` gives the case's
- * own: only extents that are not made smaller there follow, and those that become smaller still, as some variants are
- * for few rows only.
- */
-static void replace_dims(const char *dims, const char *others, const char *same, char out[TUNER_TEXT]) {
-    size_t used = 0;
-    *out = '\0';
-    for (const char *at = dims; *at && used < TUNER_TEXT; at += strspn(at, " ")) {
-        char name[32], value[CLDSA_WORKLOAD_TEXT], own[CLDSA_WORKLOAD_TEXT], here[CLDSA_WORKLOAD_TEXT];
-        size_t word = strcspn(at, " ");
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "="), at);
-        snprintf(here, sizeof here, "%.*s", (int)(word - strlen(name) - 1), at + strlen(name) + 1);
-        bool follows = !same || (cldsa_workload_option(same, ' ', name, own) && strcmp(own, here) == 0);
-        bool replaced =
-            others && cldsa_workload_option(others, ' ', name, value) && (follows || atoll(value) < atoll(here));
-        used +=
-            (size_t)snprintf(out + used, TUNER_TEXT - used, "%s%s=%s", used ? " " : "", name, replaced ? value : here);
-        at += word;
-    }
-}
-
 static void make_case(const tuner_options *options, const bench_preset *preset, int index, tuner_case *out) {
     const bench_case *test = &preset->cases[index];
     const char *const words[] = {test->spec.params, test->spec.give, test->spec.dtypes};
     *out = (tuner_case){.preset = preset, .index = index, .op = test->op};
-    replace_dims(test->spec.dims, options->dims, NULL, out->dims);
-    replace_dims(test->check_dims ? test->check_dims : test->spec.dims, options->dims, test->spec.dims,
-                 out->check_dims);
+    bench_replace_extents(test, options->dims, out->dims, out->check_dims);
     size_t used = 0;
     for (int i = 0; i < 3; ++i)
         if (words[i] && used < sizeof out->kind)
@@ -111,26 +87,13 @@ static void order_cases(tuner_case *cases, int count) {
     qsort(cases, (size_t)count, sizeof *cases, leaders_then_size);
 }
 
-/* Extents on the command line must be the operation's. */
-static cldsa_status check_extents(const tuner_options *options, const tuner_case *test) {
-    char value[CLDSA_WORKLOAD_TEXT], name[32];
-    for (const char *at = options->dims ? options->dims : ""; *at; at += strspn(at, " ")) {
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, "="), at);
-        if (!cldsa_workload_option(test->dims, ' ', name, value))
-            return cldsa_fail(CLDSA_INVALID_ARGUMENT, "%s has no extent \"%s\" here; it has %s", test->op, name,
-                              test->dims);
-        at += strcspn(at, " ");
-    }
-    return CLDSA_SUCCESS;
-}
-
 static cldsa_status append_cases(const tuner_options *options, const bench_preset *preset, tuner_case *cases,
                                  int *count) {
     for (size_t i = 0; i < preset->count && *count < TUNER_MAX_CASES; ++i) {
         if (!tuner_wants(options, preset->cases[i].op))
             continue;
         make_case(options, preset, (int)i, &cases[*count]);
-        CLDSA_TRY(check_extents(options, &cases[*count]));
+        CLDSA_TRY(bench_check_extents(cases[*count].op, cases[*count].dims, options->dims));
         *count += is_new(options, cases, *count, &cases[*count]);
     }
     return CLDSA_SUCCESS;

@@ -83,6 +83,18 @@ extern const bench_preset *const bench_presets[]; /* NULL-terminated */
 /* By name and kind of device, NULL for the usual one there; CLDSA_NOT_FOUND names the nearest. */
 cldsa_status bench_find_preset(const char *name, bool is_cpu, const bench_preset **out);
 
+/* ---- extents in place of a preset's (extents.c) ------------------------------------------------------------------ */
+
+/* "S=512,H=64" as the words of a workload, "S=512 H=64"; CLDSA_INVALID_ARGUMENT. */
+cldsa_status bench_parse_extents(const char *list, char out[BENCH_TEXT]);
+
+/* CLDSA_INVALID_ARGUMENT unless a call of these `dims` has all of them. NULL: none. */
+cldsa_status bench_check_extents(const char *op, const char *dims, const char *extents);
+
+/* What the case becomes with them. NULL: none. */
+void bench_replace_extents(const bench_case *test, const char *extents, char dims[BENCH_TEXT],
+                           char check_dims[BENCH_TEXT]);
+
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* What a peer made of the same row. */
@@ -186,6 +198,7 @@ typedef struct bench_ops_options {
     const char *const *ops; /* only these; count 0: all of the preset */
     size_t num_ops;
     const bench_preset *preset;
+    const char *extents;                              /* words, in place of the preset's; NULL: none */
     const char *variant, *tunables;                   /* force; NULL: as chosen */
     double budget;                                    /* seconds of measuring per row */
     const struct bench_peaks *peaks;                  /* for the roofline; NULL: none */
@@ -196,7 +209,10 @@ typedef struct bench_ops_options {
     void *user;
 } bench_ops_options;
 
-/* Measures; failures are rows. `ctx` without profiling, its device's own queues are made here. */
+/* CLDSA_INVALID_ARGUMENT if a call of the preset does not have the extents. */
+cldsa_status bench_ops_check(const bench_ops_options *options);
+
+/* Checks so, then measures; failures are rows. `ctx` without profiling, its device's own queues are made here. */
 cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options);
 void bench_op_row_free(bench_op_row *row);
 

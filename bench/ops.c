@@ -190,6 +190,44 @@ static bool wanted(const bench_ops_options *options, const bench_case *test) {
     return options->num_ops == 0;
 }
 
+cldsa_status bench_ops_check(const bench_ops_options *options) {
+    for (size_t i = 0; i < options->preset->count; ++i) {
+        const bench_case *test = &options->preset->cases[i];
+        if (wanted(options, test))
+            CLDSA_TRY(bench_check_extents(test->op, test->spec.dims, options->extents));
+    }
+    return CLDSA_SUCCESS;
+}
+
+static bool same_words(const char *a, const char *b) {
+    return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
+/* Whether the extents given make the same call of an earlier case. */
+static bool is_repeated(const bench_ops_options *options, size_t index, const char *dims) {
+    const bench_case *test = &options->preset->cases[index];
+    for (size_t i = 0; i < index; ++i) {
+        const bench_case *other = &options->preset->cases[i];
+        char others[BENCH_TEXT], check_dims[BENCH_TEXT];
+        bench_replace_extents(other, options->extents, others, check_dims);
+        if (same_words(test->op, other->op) && same_words(dims, others) &&
+            same_words(test->spec.params, other->spec.params) && same_words(test->spec.give, other->spec.give) &&
+            same_words(test->spec.dtypes, other->spec.dtypes))
+            return true;
+    }
+    return false;
+}
+
+static void run_with_extents(ops_suite *suite, size_t index) {
+    char dims[BENCH_TEXT], check_dims[BENCH_TEXT];
+    bench_case own = suite->options->preset->cases[index];
+    bench_replace_extents(&own, suite->options->extents, dims, check_dims);
+    own.spec.dims = dims;
+    own.check_dims = check_dims;
+    if (!suite->options->extents || !is_repeated(suite->options, index, dims))
+        run_case(suite, &own);
+}
+
 static cldsa_status open_suite(ops_suite *suite) {
     cl_context context = cldsa_context_cl(suite->ctx);
     cl_device_id device = cldsa_context_device(suite->ctx);
@@ -210,12 +248,13 @@ static void close_suite(ops_suite *suite) {
 
 cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options) {
     ops_suite suite = {.options = options, .ctx = ctx, .on_cpu = cldsa_context_capabilities(ctx)->is_cpu};
+    CLDSA_TRY(bench_ops_check(options));
     cldsa_status status = open_suite(&suite);
     if (status == CLDSA_SUCCESS) {
         bench_op_peers_start(options->peers, suite.on_cpu, &suite.peers);
         for (size_t i = 0; i < options->preset->count; ++i)
             if (wanted(options, &options->preset->cases[i]))
-                run_case(&suite, &options->preset->cases[i]);
+                run_with_extents(&suite, i);
         bench_op_peers_stop(&suite.peers);
     }
     close_suite(&suite);

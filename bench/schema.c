@@ -28,8 +28,13 @@ typedef struct key {
     presence presence;
 } key;
 
-static const key run_keys[] = {{"suite", TEXT, ALWAYS}, {"budget", NUMBER, ALWAYS}, {"peers", FLAG, ALWAYS},
-                               {"gain", FLAG, ALWAYS},  {"preset", TEXT, OPTIONAL}, {0}};
+static const key run_keys[] = {{"suite", TEXT, ALWAYS},
+                               {"budget", NUMBER, ALWAYS},
+                               {"peers", FLAG, ALWAYS},
+                               {"gain", FLAG, ALWAYS},
+                               {"preset", TEXT, OPTIONAL},
+                               {"extents", TEXT, OPTIONAL},
+                               {0}};
 
 static const key system_keys[] = {{"date", TEXT, ALWAYS},
                                   {"cldsa", TEXT, ALWAYS},

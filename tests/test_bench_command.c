@@ -32,6 +32,9 @@ static void wrong_words_are_named(void **state) {
     refuse("ops gemm --variant smt", "gemm|\"smt\"|did you mean simt");
     refuse("ops topk --variant qqqqqq", "topk|qqqqqq|known are vec, bitonic, radix");
     refuse("ops gemm --tune WG=64", "--tune|--variant");
+    refuse("ops gemm --extents M=0", "--extents|M=0");
+    refuse("ops gemm --extents ''", "--extents");
+    refuse("train --extents S=64", "train|--extents");
     refuse("peak gemm", "peak|gemm");
     refuse("train topk", "train|topk");
     refuse("train --lengths 64,1", "--lengths|\"1\"");
@@ -69,6 +72,17 @@ static void products_of_few_rows_are_measured(void **state) {
     assert_null(strstr(cli_result.out, "unsupported"));
 }
 
+static void extents_replace_those_of_the_preset(void **state) {
+    (void)state;
+    cli_run("bench ops rms_norm --preset experiment --extents R=77,D=130,X=130 --budget 0.01");
+    cli_assert_ok();
+    assert_non_null(strstr(cli_result.out, "R=77 X=130 D=130"));
+    assert_null(strstr(cli_result.out, "R=512"));
+    assert_null(strstr(strstr(cli_result.out, "R=77") + 1, "R=77")); /* the preset's sizes all become the same call */
+    cli_run("bench ops gemm --extents M=64,Q=3");
+    cli_assert_error(2, "--extents|gemm|\"Q\"|M=");
+}
+
 static void a_killed_run_keeps_its_rows(void **state) {
     (void)state;
     static const char bench[] = "bench ops reduce --preset experiment --budget 0.01 --out";
@@ -95,8 +109,11 @@ static void a_killed_run_keeps_its_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_words_are_named),       cmocka_unit_test(an_unwritable_result_is_found_at_once),
-        cmocka_unit_test(a_missing_peer_is_a_line),    cmocka_unit_test(products_of_few_rows_are_measured),
+        cmocka_unit_test(wrong_words_are_named),
+        cmocka_unit_test(an_unwritable_result_is_found_at_once),
+        cmocka_unit_test(a_missing_peer_is_a_line),
+        cmocka_unit_test(products_of_few_rows_are_measured),
+        cmocka_unit_test(extents_replace_those_of_the_preset),
         cmocka_unit_test(a_killed_run_keeps_its_rows),
     };
     return cmocka_run_group_tests(tests, cli_make_directory, cli_remove_directory);

@@ -34,6 +34,8 @@ static cJSON *run_json(const bench_run *run) {
     cJSON_AddStringToObject(out, "suite", bench_suite_names[options->suite]);
     if (asks_for(run, SUITE_OPS))
         cJSON_AddStringToObject(out, "preset", run->preset->name);
+    if (*options->extents)
+        cJSON_AddStringToObject(out, "extents", options->extents);
     cJSON_AddNumberToObject(out, "budget", options->budget);
     cJSON_AddBoolToObject(out, "peers", options->peers);
     cJSON_AddBoolToObject(out, "gain", options->gain);
@@ -125,11 +127,12 @@ static void show_op(void *user, const bench_op_row *row) {
     keep_row(run, row->status, bench_op_row_json(row));
 }
 
-static int run_ops(bench_run *run) {
+static bench_ops_options ops_options(bench_run *run) {
     const bench_cli_options *options = &run->options;
-    bench_ops_options suite = {.ops = options->ops,
+    return (bench_ops_options){.ops = options->ops,
                                .num_ops = options->num_ops,
                                .preset = run->preset,
+                               .extents = *options->extents ? options->extents : NULL,
                                .variant = options->variant,
                                .tunables = options->tune,
                                .budget = options->budget,
@@ -139,10 +142,24 @@ static int run_ops(bench_run *run) {
                                .peers = options->peers ? &options->paths : NULL,
                                .row = show_op,
                                .user = run};
-    if (!options->json)
+}
+
+static int run_ops(bench_run *run) {
+    const bench_ops_options suite = ops_options(run);
+    if (!run->options.json)
         bench_ops_head();
     cldsa_status status = bench_ops(run->session.ctx, &suite);
     return status == CLDSA_SUCCESS ? CLI_GO : cli_report(status);
+}
+
+/* What the operations are measured with. */
+static int find_calls(bench_run *run, bool is_cpu) {
+    if (bench_find_preset(run->options.preset, is_cpu, &run->preset) != CLDSA_SUCCESS)
+        return cli_usage("%s", cldsa_error_message());
+    const bench_ops_options suite = ops_options(run);
+    if (asks_for(run, SUITE_OPS) && bench_ops_check(&suite) != CLDSA_SUCCESS)
+        return cli_usage("--extents: %s", cldsa_error_message());
+    return CLI_GO;
 }
 
 static void show_cell(bench_run *run, bench_train_row *row) {
@@ -227,9 +244,7 @@ static int open_and_work(bench_run *run) {
     if (status != CLDSA_SUCCESS)
         return cli_report(status);
     bool is_cpu = cldsa_context_capabilities(run->session.ctx)->is_cpu;
-    int code = bench_find_preset(options->preset, is_cpu, &run->preset) == CLDSA_SUCCESS
-                   ? CLI_GO
-                   : cli_usage("%s", cldsa_error_message());
+    int code = find_calls(run, is_cpu);
     run->system = bench_system_json(run->session.ctx);
     run->rows = cJSON_CreateArray();
     run->crossovers = cJSON_CreateArray();

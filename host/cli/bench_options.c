@@ -8,6 +8,7 @@
 
 enum {
     KEY_PRESET = CLI_KEY,
+    KEY_EXTENTS,
     KEY_VARIANT,
     KEY_TUNE,
     KEY_BUDGET,
@@ -34,6 +35,7 @@ const cli_option bench_options_table[] = {
     {KEY_BUDGET, "budget", "SECONDS", "ops, end-to-end: measuring time per row (default 1)"},
     {KEY_PRESET, "preset", "NAME",
      "ops: experiment, dsa-prefill, dsa-decode, long-context, memory, cpu or gpu (default: the device's kind)"},
+    {KEY_EXTENTS, "extents", "N=V,...", "ops: these extents instead of the preset's (S=512,H=64)"},
     {KEY_VARIANT, "variant", "NAME", "ops: this kernel variant instead of the one chosen"},
     {KEY_TUNE, "tune", "N=V,...", "ops, with --variant: these tunables instead of the defaults"},
     {KEY_KEYS, "keys", "N", "end-to-end: the longest context (default 32768 on CPUs, 131072 elsewhere)"},
@@ -112,6 +114,10 @@ static int take(void *user, int key, const char *value) {
     case KEY_PRESET:
         options->preset = value;
         return CLI_GO;
+    case KEY_EXTENTS:
+        return bench_parse_extents(value, options->extents) == CLDSA_SUCCESS
+                   ? CLI_GO
+                   : cli_usage("--extents: %s", cldsa_error_message());
     case KEY_VARIANT:
         options->variant = value;
         return CLI_GO;
@@ -226,6 +232,8 @@ static int check_together(const bench_cli_options *options) {
     const char *suite = bench_suite_names[options->suite];
     if (options->num_ops && options->suite != SUITE_OPS && options->suite != SUITE_ALL)
         return cli_usage("bench %s: %s is an operation, which only ops and all measure", suite, options->ops[0]);
+    if (*options->extents && options->suite != SUITE_OPS)
+        return cli_usage("bench %s: --extents are for ops", suite);
     if (options->tune && !options->variant)
         return cli_usage("--tune needs --variant, whose tunables they are");
     return options->variant && options->num_ops ? check_variant(options) : CLI_GO;

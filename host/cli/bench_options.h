@@ -17,6 +17,7 @@ typedef struct bench_cli_options {
     int64_t lengths[CLDSA_MAX_AXIS];
     char variants[CLDSA_MAX_AXIS][CLDSA_VARIANT_MAX];
     int num_lengths, num_variants;
+    char extents[BENCH_TEXT]; /* words; empty: none */
     bool json, profile, here, peers, gain;
     double budget;
     int64_t most_keys;    /* 0: as fits the device */

@@ -147,32 +147,14 @@ static int add_preset(tune_options *options, const char *name, bool is_cpu) {
     return CLI_GO;
 }
 
-/* "M=512 N=512", each from 1 on. */
-static int check_extents(const char *given, const char *dims) {
-    for (dims += strspn(dims, " "); *dims; dims += strspn(dims, " ")) {
-        long long value = 0;
-        int used = 0;
-        if (sscanf(dims, "%*[^= ]=%lld%n", &value, &used) != 1 || value < 1 || (dims[used] && dims[used] != ' '))
-            return cli_usage("--shapes %s: %.*s is not NAME=NUMBER with a number from 1 on", given,
-                             (int)strcspn(dims, " "), dims);
-        dims += used;
-    }
-    return CLI_GO;
-}
-
 /* Presets by name; or extents, for which the usual presets give the rest of the call. */
 static int find_shapes(tune_options *options, bool is_cpu) {
     bool extents = strchr(options->shapes, '=') != NULL;
     if (extents) {
-        snprintf(options->dims, sizeof options->dims, "%s", options->shapes);
-        for (char *at = options->dims; *at; ++at)
-            if (*at == ',')
-                *at = ' ';
         if (options->num_ops == 0)
             return cli_usage("--shapes %s: name the operations that these extents are for", options->shapes);
-        int code = check_extents(options->shapes, options->dims);
-        if (code != CLI_GO)
-            return code;
+        if (bench_parse_extents(options->shapes, options->dims) != CLDSA_SUCCESS)
+            return cli_usage("--shapes: %s", cldsa_error_message());
     }
     if (*options->shapes && !extents) {
         char *save = NULL;
