@@ -12,77 +12,88 @@
 #define PARTIAL 0 // 1: raw sums to `partial`
 #endif
 #ifndef A_VEC
-#define A_VEC 0 // 1: A is f32 and all its rows begin on 16 bytes
+#define A_VEC 0 // 1: all rows of A begin on 4 elements, and have a multiple of 4
 #endif
 #ifndef B_VEC
-#define B_VEC 0
+#define B_VEC 0 // 1: so do those of B
+#endif
+#ifndef WHOLE
+#define WHOLE 0 // 1: rows, columns and steps are whole tiles, so that nothing lies beyond the last
 #endif
 #ifndef C_VEC
-#define C_VEC 0 // 1: so do those of C and pre, or of `partial`
+#define C_VEC 0 // 1: all rows of C and pre, or of `partial`, begin on 16 bytes
 #endif
 
 #define A_ALONG_K (LAYOUT != LAYOUT_TN)
 #define B_ALONG_K (LAYOUT == LAYOUT_NT)
 #include "product_tile.clh"
+#include "raw.clh"
 
 typedef __global const ELEM(A_DTYPE) *a_ptr;
 typedef __global const ELEM(B_DTYPE) *b_ptr;
 
-// Four elements of which the first n exist, zeros for the others.
-#if A_VEC
-#define LOAD4_A(p, at) (*(__global const float4 *)((p) + (at)))
+#if WHOLE
+#define AT_MOST(last, i) (i)
+#define COLUMNS(dtype, vec, count, p, at, c)                                                                           \
+    ((vec) ? LOAD4_RAW(dtype, p, (at) + (c))                                                                           \
+           : LOAD_RAW(dtype, p, (at) + (c), (at) + (c) + 1, (at) + (c) + 2, (at) + (c) + 3))
 #else
-#define LOAD4_A(p, at) LOAD4(A_DTYPE, p, at)
+#define AT_MOST(last, i) min(i, last)
+#define COLUMNS RAW_COLUMNS
 #endif
-#if B_VEC
-#define LOAD4_B(p, at) (*(__global const float4 *)((p) + (at)))
-#else
-#define LOAD4_B(p, at) LOAD4(B_DTYPE, p, at)
-#endif
-#define DEFINE_FETCH(name, ptr, dtype, load4)                                                                          \
-    inline float4 name(ptr p, ulong at, int n)                                                                         \
-    {                                                                                                                  \
-        if (n >= 4)                                                                                                    \
-            return load4(p, at);                                                                                       \
-        float4 x = (float4)(0.0f);                                                                                     \
-        if (n > 0)                                                                                                     \
-            x.x = LOAD(dtype, p, at);                                                                                  \
-        if (n > 1)                                                                                                     \
-            x.y = LOAD(dtype, p, at + 1);                                                                              \
-        if (n > 2)                                                                                                     \
-            x.z = LOAD(dtype, p, at + 2);                                                                              \
-        return x;                                                                                                      \
-    }
-DEFINE_FETCH(fetch_a, a_ptr, A_DTYPE, LOAD4_A)
-DEFINE_FETCH(fetch_b, b_ptr, B_DTYPE, LOAD4_B)
 
-// The work-item's share of the tiles of step k0: `rows` rows of A, `columns` of B and `steps` steps are left.
+// The work-item's share of the tiles of step k0: `rows` rows of A, `columns` of B and `steps` steps are left, one of
+// each at least. What lies beyond repeats others.
 inline void fetch_tiles(a_ptr a, b_ptr b, ulong lda, ulong ldb, int item, int k0, int rows, int columns, int steps,
-                        float4 *from_a, float4 *from_b)
+                        RAW4(A_DTYPE) *raw_a, RAW4(B_DTYPE) *raw_b)
 {
 #pragma unroll
     for (int l = 0; l < A_LOADS; ++l) {
-        int q = item + l * ITEMS;
-        int w = A_W(q), k = k0 + A_K(q);
+        int w = A_W(A_LOAD(l)), k = k0 + A_K(A_LOAD(l));
 #if LAYOUT == LAYOUT_TN
-        from_a[l] = fetch_a(a, k * lda + w, k < steps ? rows - w : 0);
+        raw_a[l] = COLUMNS(A_DTYPE, A_VEC, rows, a, AT_MOST(steps - 1, k) * lda, w);
 #else
-        from_a[l] = fetch_a(a, w * lda + k, w < rows ? steps - k : 0);
+        raw_a[l] = COLUMNS(A_DTYPE, A_VEC, steps, a, AT_MOST(rows - 1, w) * lda, k);
 #endif
     }
 #pragma unroll
     for (int l = 0; l < B_LOADS; ++l) {
-        int q = item + l * ITEMS;
-        int w = B_W(q), k = k0 + B_K(q);
+        int w = B_W(B_LOAD(l)), k = k0 + B_K(B_LOAD(l));
 #if LAYOUT == LAYOUT_NT
-        from_b[l] = fetch_b(b, w * ldb + k, w < columns ? steps - k : 0);
+        raw_b[l] = COLUMNS(B_DTYPE, B_VEC, steps, b, AT_MOST(columns - 1, w) * ldb, k);
 #else
-        from_b[l] = fetch_b(b, k * ldb + w, k < steps ? columns - w : 0);
+        raw_b[l] = COLUMNS(B_DTYPE, B_VEC, columns, b, AT_MOST(steps - 1, k) * ldb, w);
 #endif
     }
 }
 
-#define FETCH_TILES(k) fetch_tiles(a, b, lda, ldb, item, k, rows, columns, steps, from_a, from_b);
+// Elements of steps k .. k + 3, or all of step k, with zeros for what lies beyond the last step.
+#define WITHIN(along_k, x, k, steps) ((along_k) ? cldsa_up_to(steps, x, k) : (k) < (steps) ? (x) : (float4)(0.0f))
+
+// Rows and columns beyond the last ones go into sums that nobody sees.
+inline void widen_tiles(const RAW4(A_DTYPE) *raw_a, const RAW4(B_DTYPE) *raw_b, int item, int k0, int steps,
+                        float4 *from_a, float4 *from_b)
+{
+#pragma unroll
+    for (int l = 0; l < A_LOADS; ++l)
+        from_a[l] = FROM_RAW4(A_DTYPE, raw_a[l]);
+#pragma unroll
+    for (int l = 0; l < B_LOADS; ++l)
+        from_b[l] = FROM_RAW4(B_DTYPE, raw_b[l]);
+    if (WHOLE || k0 + TK <= steps)
+        return;
+#pragma unroll
+    for (int l = 0; l < A_LOADS; ++l)
+        from_a[l] = WITHIN(A_ALONG_K, from_a[l], k0 + A_K(A_LOAD(l)), steps);
+#pragma unroll
+    for (int l = 0; l < B_LOADS; ++l)
+        from_b[l] = WITHIN(B_ALONG_K, from_b[l], k0 + B_K(B_LOAD(l)), steps);
+}
+
+#define FETCH_TILES(k)                                                                                                 \
+    if (steps > 0)                                                                                                     \
+        fetch_tiles(a, b, lda, ldb, item, k, rows, columns, steps, raw_a, raw_b);
+#define WIDEN_TILES(k) widen_tiles(raw_a, raw_b, item, k, steps, from_a, from_b);
 
 inline void store_elements(__global float *to, float4 x, int n)
 {
@@ -194,9 +205,11 @@ gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_
 #endif
     int steps = high - low;
 
+    RAW4(A_DTYPE) raw_a[A_LOADS];
+    RAW4(B_DTYPE) raw_b[B_LOADS];
     float4 sum[WM][BLOCKS_N], from_a[A_LOADS], from_b[B_LOADS];
     clear_sums(sum);
-    ADD_PRODUCTS(steps, FETCH_TILES)
+    ADD_PRODUCTS(steps, FETCH_TILES, WIDEN_TILES)
 
 #if PARTIAL
     __global float *c = partial_ + partial_off + ((ulong)part * matrices + matrix) * M * N + column0;
@@ -211,8 +224,8 @@ gemm_simt(__global const ELEM(A_DTYPE) * a_, ulong a_off, __global const ELEM(B_
         for (int j = 0; j < BLOCKS_N; ++j) {
             int column = SUM_COLUMN(j);
             ulong at = (row0 + row) * ldc + column;
-            if (row < rows && column < columns)
-                finish(sum[i][j], columns - column, c + at, pre_ + (HAS_PRE ? pre_off + c_at + at : 0),
+            if (WHOLE || (row < rows && column < columns))
+                finish(sum[i][j], WHOLE ? 4 : columns - column, c + at, pre_ + (HAS_PRE ? pre_off + c_at + at : 0),
                        bias_ + (HAS_BIAS ? bias_off + column0 + column : 0), alpha, beta);
         }
     }

@@ -211,7 +211,7 @@ enum {
 };
 
 /* The kernels, and what each is built with (PASS). */
-typedef enum pass { PASS_SCORES, PASS_DQ, PASS_DKV, PASS_SUM } pass;
+typedef enum pass { PASS_WEIGHTS, PASS_GRADIENTS, PASS_DQ, PASS_DKV, PASS_SUM } pass;
 
 typedef struct tile_shape {
     int rows, columns;           /* of a work-group */
@@ -220,7 +220,7 @@ typedef struct tile_shape {
 
 static tile_shape shape_of(const int *tune, pass which) {
     return (tile_shape){.rows = tune[which == PASS_DKV ? TUNE_KEY_TILE : TUNE_HEAD_TILE],
-                        .columns = tune[which == PASS_SCORES ? TUNE_KEY_TILE : TUNE_COLUMN_TILE],
+                        .columns = tune[which <= PASS_GRADIENTS ? TUNE_KEY_TILE : TUNE_COLUMN_TILE],
                         .item_rows = tune[which == PASS_DKV ? TUNE_WP : TUNE_WH],
                         .item_columns = tune[TUNE_WN]};
 }
@@ -235,7 +235,7 @@ static bool tile_legal(const cldsa_run *run, const int *tune) {
     const size_t most = cldsa_context_device_info(run->ctx)->max_work_group_size;
     if (tune[TUNE_TK] % 4 || tune[TUNE_SLAB] < 1)
         return false;
-    for (pass which = PASS_SCORES; which <= PASS_DKV; ++which) {
+    for (pass which = PASS_WEIGHTS; which <= PASS_DKV; ++which) {
         const tile_shape t = shape_of(tune, which);
         const size_t local = (size_t)(2 * tune[TUNE_TK] * (t.rows + t.columns + 2 * PAD)) * sizeof(cl_float);
         if (t.item_rows % 4 || t.item_columns % 4 || t.rows % t.item_rows || t.columns % t.item_columns ||
@@ -250,20 +250,8 @@ static const int smallest_tiles[] = {
     [TUNE_HEAD_TILE] = 16, [TUNE_KEY_TILE] = 64, [TUNE_COLUMN_TILE] = 64, [TUNE_TK] = 8,
     [TUNE_WH] = 4,         [TUNE_WP] = 8,        [TUNE_WN] = 8,           [TUNE_SLAB] = 32};
 
-/* Columns that are no whole number of large tiles leave work-items without one; wider tiles, if they leave fewer (576
- * in threes: 199 ms on an H100 where fives took 220) and the device has room for them. */
-static void widen_columns(const cldsa_run *run, int *tune) {
-    enum { WIDE = 192 };
-    const int64_t columns = run->dims[SPARSE_D];
-    const int large = tune[TUNE_COLUMN_TILE];
-    if (cldsa_round_up(columns, WIDE) >= cldsa_round_up(columns, large))
-        return;
-    tune[TUNE_COLUMN_TILE] = WIDE;
-    if (!tile_legal(run, tune))
-        tune[TUNE_COLUMN_TILE] = large;
-}
-
-/* Large tiles reuse most; but none of heads, places or columns that do not exist, and work-items enough. */
+/* Large tiles reuse most; but none of heads or places that do not exist, and work-items enough. Columns in tiles of 64:
+ * 576 of them in 160 ms on an H200, in tiles of 128 in 175, of 192 in 164. */
 static void tile_defaults(const cldsa_run *run, int *tune) {
     enum { SMALL = 64, LARGE = 128 };
     const int64_t *d = run->dims;
@@ -273,12 +261,9 @@ static void tile_defaults(const cldsa_run *run, int *tune) {
     while (tune[TUNE_HEAD_TILE] > smallest_tiles[TUNE_HEAD_TILE] && d[SPARSE_H] <= tune[TUNE_HEAD_TILE] / 2)
         tune[TUNE_HEAD_TILE] /= 2;
     tune[TUNE_KEY_TILE] = few || d[SPARSE_K] <= SMALL ? SMALL : LARGE;
-    tune[TUNE_COLUMN_TILE] = few || d[SPARSE_D] <= SMALL ? SMALL : LARGE;
     tune[TUNE_WH] = few || tune[TUNE_HEAD_TILE] < SMALL ? 4 : 8;
     tune[TUNE_WP] = tune[TUNE_WN] = few ? 4 : 8;
     cldsa_halve_to_fit(run, &tune[TUNE_SLAB], smallest_tiles[TUNE_SLAB]);
-    if (!few && d[SPARSE_D] > LARGE)
-        widen_columns(run, tune);
     while (tune[TUNE_TK] > smallest_tiles[TUNE_TK] && !tile_legal(run, tune))
         tune[TUNE_TK] /= 2;
     if (!tile_legal(run, tune))
@@ -333,8 +318,9 @@ typedef struct tile_call {
 } tile_call;
 
 static cldsa_status tile_kernels(cldsa_run *run, const cldsa_sparse_inputs *in, tile_call *c) {
-    static const char *const names[] = {"backward_scores", "backward_dq", "backward_dkv", "backward_sum"};
-    for (pass which = PASS_SCORES; which <= PASS_SUM; ++which) {
+    static const char *const names[] = {"backward_weights", "backward_gradients", "backward_dq", "backward_dkv",
+                                        "backward_sum"};
+    for (pass which = PASS_WEIGHTS; which <= PASS_SUM; ++which) {
         char options[CLDSA_OPTIONS_MAX];
         kernel_options(run, in, 1, options);
         const size_t used = strlen(options);
@@ -359,7 +345,9 @@ static launch launch_of(const cldsa_run *run, pass which, int64_t first, int64_t
         const int64_t batches = (first + queries - 1) / d[SPARSE_S] - first / d[SPARSE_S] + 1;
         return (launch){(size_t)(batches * d[SPARSE_T]) * SUM_WG, SUM_WG};
     }
-    const int64_t tiles = which == PASS_SCORES ? heads * places : which == PASS_DQ ? heads * columns : places * columns;
+    const int64_t tiles = which <= PASS_GRADIENTS ? heads * places
+                          : which == PASS_DQ      ? heads * columns
+                                                  : places * columns;
     const tile_shape t = shape_of(tune, which);
     return (launch){(size_t)(queries * tiles) * items_of(&t), items_of(&t)};
 }
@@ -368,12 +356,16 @@ static cldsa_status tile_slab(cldsa_run *run, const tile_call *c, int64_t first,
     const cldsa_sparse_attention_backward_args *a = run->args;
     const int64_t *d = run->dims;
     launch on[PASS_SUM + 1];
-    for (pass which = PASS_SCORES; which <= PASS_SUM; ++which)
+    for (pass which = PASS_WEIGHTS; which <= PASS_SUM; ++which)
         on[which] = launch_of(run, which, first, queries);
 #define ENQUEUE_PASS(which, ...)                                                                                       \
     CLDSA_ENQUEUE(&run->stream, c->kernels[which], 1, &on[which].global, &on[which].local, __VA_ARGS__)
-    CLDSA_TRY(ENQUEUE_PASS(PASS_SCORES, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->indices),
-                           CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(c->s.rows),
+    CLDSA_TRY(ENQUEUE_PASS(PASS_WEIGHTS, CLDSA_ARG_TENSOR(a->q), CLDSA_ARG_TENSOR(a->k), CLDSA_ARG_TENSOR(a->indices),
+                           CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(c->s.rows), CLDSA_ARG_TENSOR(c->weights),
+                           CLDSA_ARG_U32(first), CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]),
+                           CLDSA_ARG_U32(d[SPARSE_K]), CLDSA_ARG_U32(c->pitch), CLDSA_ARG_F32(scale)));
+    CLDSA_TRY(ENQUEUE_PASS(PASS_GRADIENTS, CLDSA_ARG_TENSOR(a->dout), CLDSA_ARG_TENSOR(a->k),
+                           CLDSA_ARG_TENSOR(a->indices), CLDSA_ARG_TENSOR(a->topk_length), CLDSA_ARG_TENSOR(c->s.rows),
                            CLDSA_ARG_TENSOR(c->weights), CLDSA_ARG_TENSOR(c->gradients), CLDSA_ARG_U32(first),
                            CLDSA_ARG_U32(d[SPARSE_S]), CLDSA_ARG_U32(d[SPARSE_T]), CLDSA_ARG_U32(d[SPARSE_K]),
                            CLDSA_ARG_U32(c->pitch), CLDSA_ARG_F32(scale)));
@@ -421,7 +413,7 @@ const cldsa_variant cldsa_sparse_attention_backward_tile = {
     .file = "sparse_attention_backward_tile.cl",
     .tunables = {{"HEAD_TILE", 128, {16, 32, 64, 128}, "heads of a work-group"},
                  {"KEY_TILE", 128, {64, 128}, "places of a work-group"},
-                 {"COLUMN_TILE", 128, {64, 128, 192}, "columns of a work-group"},
+                 {"COLUMN_TILE", 64, {64, 128}, "columns of a work-group"},
                  {"TK", 16, {8, 16, 32}, "steps of a reduction per local tile"},
                  {"WH", 8, {4, 8}, "heads of a work-item"},
                  {"WP", 8, {4, 8}, "places of a work-item where they are the rows"},
