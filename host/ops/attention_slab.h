@@ -23,8 +23,8 @@ bool cldsa_attention_slab_legal(const cldsa_run *run, const int *tune);
 /* Whether any tunables are legal here, and a row's numbers fit into the kernels' 32 bits. */
 bool cldsa_attention_slab_can_run(const cldsa_run *run, const cldsa_attention_shape *shape);
 
-/* Whether it pays, by default: its tiles are filled, and there are enough of them for the device. */
-bool cldsa_attention_slab_pays(const cldsa_run *run, const cldsa_attention_shape *shape);
+/* Whether it pays, by default: a kv head has as many heads, and there are tiles enough for the device. */
+bool cldsa_attention_slab_pays(const cldsa_run *run, const cldsa_attention_shape *shape, int64_t many_heads);
 
 /* Scratch for as many queries as SLAB_MIB holds, and for one. */
 void cldsa_attention_slab_workspace(const cldsa_run *run, const cldsa_attention_shape *shape, size_t *preferred,

@@ -99,9 +99,12 @@ static bool slab_can_run(const cldsa_run *run) {
     return can_run(run) && cldsa_attention_slab_can_run(run, &shape);
 }
 
+/* Queries share the keys of simt's tiles, so that it takes more heads than in sparse attention: 16 of them over rows of
+ * 576 columns, S=T=2048 and causal, take 2.7 ms on an H200, and 4.0 with simt. */
 bool cldsa_masked_slab_pays(const cldsa_run *run) {
+    enum { MANY_HEADS = 16 };
     const cldsa_attention_shape shape = shape_of(run);
-    return slab_can_run(run) && cldsa_attention_slab_pays(run, &shape);
+    return slab_can_run(run) && cldsa_attention_slab_pays(run, &shape, MANY_HEADS);
 }
 
 static void slab_defaults(const cldsa_run *run, int *tune) {

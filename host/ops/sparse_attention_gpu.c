@@ -228,9 +228,12 @@ static bool slab_can_run(const cldsa_run *run) {
     return cldsa_sparse_simt_can_run(run) && cldsa_attention_slab_can_run(run, &shape);
 }
 
+/* 1024 queries, 2048 keys of 576 columns on an H200: 8 heads in 2.3 ms where tile takes 6.5, 64 in 6.9 where it takes
+ * 11.9. Of groups of 4 heads simt is faster: 11.8 instead of 21 ms (32 heads of 128, 4096 queries). */
 bool cldsa_sparse_slab_pays(const cldsa_run *run) {
+    enum { MANY_HEADS = 8 };
     const cldsa_attention_shape shape = shape_of(run);
-    return slab_can_run(run) && cldsa_attention_slab_pays(run, &shape);
+    return slab_can_run(run) && cldsa_attention_slab_pays(run, &shape, MANY_HEADS);
 }
 
 static void slab_defaults(const cldsa_run *run, int *tune) {
