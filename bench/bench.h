@@ -212,7 +212,7 @@ typedef struct bench_ops_options {
 /* CLDSA_INVALID_ARGUMENT if a call of the preset does not have the extents. */
 cldsa_status bench_ops_check(const bench_ops_options *options);
 
-/* Checks so, then measures; failures are rows. `ctx` without profiling, its device's own queues are made here. */
+/* Measures what bench_ops_check passes; failures are rows. `ctx` without profiling: queues are made here. */
 cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options);
 void bench_op_row_free(bench_op_row *row);
 

@@ -248,7 +248,6 @@ static void close_suite(ops_suite *suite) {
 
 cldsa_status bench_ops(cldsa_context *ctx, const bench_ops_options *options) {
     ops_suite suite = {.options = options, .ctx = ctx, .on_cpu = cldsa_context_capabilities(ctx)->is_cpu};
-    CLDSA_TRY(bench_ops_check(options));
     cldsa_status status = open_suite(&suite);
     if (status == CLDSA_SUCCESS) {
         bench_op_peers_start(options->peers, suite.on_cpu, &suite.peers);
