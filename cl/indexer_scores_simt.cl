@@ -119,7 +119,7 @@ indexer_scores_simt(__global const ELEM(Q_DTYPE) *q_, ulong q_off, __global cons
             FETCH(q_next, Q_LOADS, Q_VEC, q + h * DIM, HEADS * DIM, rows, d0)
             FETCH(k_next, K_LOADS, K_VEC, k + (KEY_HEADS == 1 ? 0 : h) * DIM, KEY_HEADS * DIM, keys, d0)
         }
-        UNROLL_STEPS
+        UNROLL_AT_MOST(8)
         for (int d = 0; d < KC; ++d) {
             float a[RM], p[RN];
 #pragma unroll

@@ -30,12 +30,14 @@ static bool legal(const cldsa_run *run, const int *tune) {
 }
 
 /*
- * Large tiles reuse most, as long as registers and local memory take them and every compute unit gets one; else small
- * ones, and if these are too few as well, the reduction is cut into slices of at least 64 steps until two work-groups
- * per unit are there. Rows left alone behind the last group forbid the second pass, which writes all of C.
+ * Large tiles reuse most, as long as registers and local memory take them and most compute units get one (an H200 has
+ * 132: 128 tiles take 32 us, four times as many small ones 36); else small ones, and if these are too few as well, the
+ * reduction is cut into slices of at least 64 steps until two work-groups per unit are there. Rows left alone behind
+ * the last group forbid the second pass, which writes all of C.
  *
  * Large tiles of 16 steps, with what is fetched meanwhile, take more registers than two work-groups of an H200 have
- * room for: 4096^3 of 8 steps in 3.2 ms, of 16 in 4.6.
+ * room for: 4096^3 of 8 steps in 3.2 ms, of 16 in 4.6. Rows in groups times B as it is take more than that either way,
+ * and 16 steps wait half as often: 4096 x 1024 x 256 in 66 us instead of 74.
  *
  * Slices cost a second launch, about what 512 steps of the reduction take: an H100 does 512 x 256 x 256 in 17 us whole
  * and in 29 us in slices, 2048 x 256 x 1000 in 45 us by 4 slices and in 49 us by 2.
@@ -47,8 +49,14 @@ static void defaults(const cldsa_run *run, int *tune) {
     tune[TUNE_SPLIT] = 1;
     tune[TUNE_UNROLL] = cldsa_default_unroll(run);
     bool fits = legal(run, tune) && !cldsa_few_registers(run);
-    if (fits && work_groups(&p, LARGE, LARGE) >= units && p.m > SMALL && p.n > SMALL)
+    if (fits && 4 * work_groups(&p, LARGE, LARGE) >= 3 * units && p.m > SMALL && p.n > SMALL) {
+        const int few_steps = tune[TUNE_TK];
+        if (rows_grouped(&p) && p.args->layout == CLDSA_GEMM_NN)
+            tune[TUNE_TK] = MORE_STEPS;
+        if (!legal(run, tune))
+            tune[TUNE_TK] = few_steps;
         return;
+    }
     tune[TUNE_TM] = tune[TUNE_TN] = SMALL;
     tune[TUNE_TK] = MORE_STEPS;
     if (cldsa_few_registers(run))
