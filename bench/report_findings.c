@@ -109,7 +109,7 @@ static void find_gain(bench_report *report) {
         }
         if (count)
             say(finding,
-                "%s%s %.2f x over defaults (geometric mean of %d calls; most: %s, %.1f x; %d over 3 %% slower)",
+                "%s%s %.2f x over defaults (geometric mean of %d calls; most: %s, %.2f x; %d over 3 %% slower)",
                 comma(finding, "; "), device->label, mean, count, best_op, best, slower);
     }
     end(report, finding);

@@ -152,7 +152,7 @@ static void findings_follow_the_figures(void **state) {
     /* 80 % and 20 %: 40 in the geometric mean; gains of 4 and 1: 2. */
     assert_has(markdown,
                "Card &lt;&> \"A\" 40 % (geometric mean of 2 calls; least: gemm, 40.0 %); Made-up OpenCL 50 %");
-    assert_has(markdown, "2.00 x over defaults (geometric mean of 2 calls; most: gemm, 4.0 x; 0 over 3 % slower)");
+    assert_has(markdown, "2.00 x over defaults (geometric mean of 2 calls; most: gemm, 4.00 x; 0 over 3 % slower)");
     assert_has(markdown, "2.00 x rival's speed (geometric mean; faster in 1 of 1)");
     assert_has(markdown, "from T = 4096 on (K = 512, measured to T = 65536); Made-up OpenCL nowhere (K = 512, ");
     assert_has(markdown, "Not measured:** 3 of 11 rows (error: 1, unsupported: 1, skipped: 1;");
