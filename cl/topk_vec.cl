@@ -159,6 +159,28 @@ inline uint bits32(int16 low, int16 high)
     return gather_bits(a.x) | gather_bits(a.y) << 8 | gather_bits(b.x) << 16 | gather_bits(b.y) << 24;
 }
 
+// positions[b]: a byte for each set bit of b, from the lowest up: where it stands. The bytes behind are 0.
+#define BIT(b, i) ((ulong)((b) >> (i)&1))
+#define BELOW(b, i)                                                                                                    \
+    (BIT(b, 0) * ((i) > 0) + BIT(b, 1) * ((i) > 1) + BIT(b, 2) * ((i) > 2) + BIT(b, 3) * ((i) > 3) +                   \
+     BIT(b, 4) * ((i) > 4) + BIT(b, 5) * ((i) > 5) + BIT(b, 6) * ((i) > 6))
+#define PLACE(b, i) (BIT(b, i) * (i) << 8 * BELOW(b, i))
+#define OF_1(b) PLACE(b, 1) | PLACE(b, 2) | PLACE(b, 3) | PLACE(b, 4) | PLACE(b, 5) | PLACE(b, 6) | PLACE(b, 7)
+#define OF_4(b) OF_1(b), OF_1((b) + 1), OF_1((b) + 2), OF_1((b) + 3)
+#define OF_16(b) OF_4(b), OF_4((b) + 4), OF_4((b) + 8), OF_4((b) + 12)
+#define OF_64(b) OF_16(b), OF_16((b) + 16), OF_16((b) + 32), OF_16((b) + 48)
+__constant ulong positions[256] = {OF_64(0), OF_64(64), OF_64(128), OF_64(192)};
+
+// to[m ..] = first + i for each set bit i of `hits`, of 32; m goes up by their number. Up to eight words behind them are
+// overwritten. No branch depends on how many there are, which no CPU would foresee.
+#define PUT_POSITIONS(hits, first, to, m)                                                                              \
+    _Pragma("unroll") for (uint byte_ = 0; byte_ < 4; ++byte_)                                                         \
+    {                                                                                                                  \
+        const uint b_ = (hits) >> 8 * byte_ & 255;                                                                     \
+        vstore8(convert_uint8(as_uchar8(positions[b_])) + (uint8)((first) + 8 * byte_), 0, (to) + (m));                \
+        (m) += popcount(b_);                                                                                           \
+    }
+
 // Collects the keys from `cut` up, and their positions, in order; returns their number, or 0 if they exceed `room`.
 // Floats are compared, not keys: one instruction, and monotone even on a device that flushes denormals, so that what
 // is collected is the upper end of the row in any case.
@@ -169,15 +191,19 @@ inline uint collect(__global const ELEM(S_DTYPE) *row, uint n, uint cut, __globa
     uint m = 0, j = 0;
     for (; j + 64 <= n; j += 64) {
         int16 hit[4];
+#pragma unroll
         for (uint h = 0; h < 4; ++h)
             hit[h] = LOAD16(S_DTYPE, row, j + 16 * h) >= (float16)(least);
-        if (!any(hit[0] | hit[1] | hit[2] | hit[3]))
+        const ulong2 some = as_ulong2(convert_char16(hit[0] | hit[1] | hit[2] | hit[3])); // any() looks lane by lane
+        if ((some.x | some.y) == 0)
             continue;
         if (m + 64 > room)
             return 0;
-        ulong hits = bits32(hit[0], hit[1]) | (ulong)bits32(hit[2], hit[3]) << 32;
-        for (; hits; hits &= hits - 1)
-            at[m++] = j + (uint)popcount(~hits & (hits - 1));
+#pragma unroll
+        for (uint h = 0; h < 2; ++h) {
+            const uint hits = bits32(hit[2 * h], hit[2 * h + 1]);
+            PUT_POSITIONS(hits, j + 32 * h, at, m)
+        }
     }
     for (; j < n; ++j) {
         if (!(LOAD(S_DTYPE, row, j) >= least))
@@ -208,50 +234,60 @@ typedef struct output_t {
     uint written;
 } output_t;
 
+// What is read of *out in a loop that stores is read again in each round: hence the copies.
 inline void write_picks(output_t *out, const uint *picks, uint n)
 {
-    for (uint i = 0; i < n; ++i) {
-        uint index = out->base + (out->at ? out->at[picks[i]] : picks[i]);
-#if MASK_BITS
-        if (out->at) {
-#if MASK_BITS == 8
-            out->mask[index] = 1;
-#else
-            out->mask[index / 32] |= 1u << index % 32;
-#endif
-        }
-#endif
+    __global const uint *at = out->at;
+    const uint base = out->base;
+#define INDEX(pick) (base + (at ? at[pick] : (pick)))
 #if HAS_INDICES && BY_SCORE
-        out->pairs[out->written + i] = (ulong)~out->keys[picks[i]] << 32 | index;
+    __global const uint *keys = out->keys;
+    __global ulong *pairs = out->pairs + out->written;
+    for (uint i = 0; i < n; ++i)
+        pairs[i] = (ulong)~keys[picks[i]] << 32 | INDEX(picks[i]);
 #elif HAS_INDICES
-        out->indices[out->written + i] = (int)index;
+    __global int *indices = out->indices + out->written;
+    for (uint i = 0; i < n; ++i)
+        indices[i] = (int)INDEX(picks[i]);
 #if HAS_VALUES
-        out->values[out->written + i] = LOAD(S_DTYPE, out->scores, index);
+    __global const ELEM(S_DTYPE) *scores = out->scores;
+    __global float *values = out->values + out->written;
+    for (uint i = 0; i < n; ++i)
+        values[i] = LOAD(S_DTYPE, scores, INDEX(picks[i]));
 #endif
+#endif
+#if MASK_BITS
+    __global mask_t *mask = out->mask;
+    for (uint i = 0; at && i < n; ++i) {
+        const uint index = INDEX(picks[i]);
+#if MASK_BITS == 8
+        mask[index] = 1;
+#else
+        mask[index / 32] |= 1u << index % 32;
 #endif
     }
+#endif
     out->written += n;
 }
 
-// All picks in order. The loops are free of branches on the data: each key is stored, and counted only if it is picked.
+// The lanes of keys[j .. j + 16) that are selected.
+inline int16 selected16(__global const uint *keys, cut_t cut, uint j)
+{
+    const uint16 step = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const uint16 late = as_uint16((uint16)(j) + step >= (uint16)(cut.turn)) & (uint16)(1);
+    return vload16(0, keys + j) >= (uint16)(cut.cut) + late;
+}
+
+// All picks in order, among keys[0 .. n) and, up to a multiple of 32, zeros, which are never selected.
 inline void write_selection(output_t *out, cut_t cut, uint n)
 {
-    uint picks[PICKS + 16], m = 0;
-    for (uint part = 0; part < 2; ++part) {
-        uint j = part ? cut.turn : 0, end = part ? n : cut.turn, from = cut.cut + part;
-        for (; j + 16 <= end; j += 16) {
-            for (uint i = 0; i < 16; ++i) {
-                picks[m] = j + i;
-                m += out->keys[j + i] >= from;
-            }
-            if (m >= PICKS) {
-                write_picks(out, picks, m);
-                m = 0;
-            }
-        }
-        for (; j < end; ++j) {
-            picks[m] = j;
-            m += out->keys[j] >= from;
+    uint picks[PICKS + 32], m = 0;
+    for (uint j = 0; j < n; j += 32) {
+        const uint hits = bits32(selected16(out->keys, cut, j), selected16(out->keys, cut, j + 16));
+        PUT_POSITIONS(hits, j, picks, m)
+        if (m >= PICKS) {
+            write_picks(out, picks, m);
+            m = 0;
         }
     }
     write_picks(out, picks, m);
@@ -261,13 +297,8 @@ inline void write_selection(output_t *out, cut_t cut, uint n)
 // The mask of positions 0 .. n, a multiple of 32 but for the row's end; base is a multiple of 32 too.
 inline void write_mask(__global mask_t *mask, __global const uint *keys, cut_t cut, uint base, uint n)
 {
-    const uint16 step = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (uint j = 0; j < n; j += 32) {
-        int16 hit[2];
-        for (uint h = 0; h < 2; ++h) {
-            uint16 late = as_uint16((uint16)(j + 16 * h) + step >= (uint16)(cut.turn)) & (uint16)(1);
-            hit[h] = vload16(0, keys + j + 16 * h) >= (uint16)(cut.cut) + late;
-        }
+        const int16 hit[2] = {selected16(keys, cut, j), selected16(keys, cut, j + 16)};
 #if MASK_BITS == 1
         mask[(base + j) / 32] = bits32(hit[0], hit[1]);
 #else
