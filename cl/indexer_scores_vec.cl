@@ -3,23 +3,28 @@
 //   scores[b,i,j] = k_scale[b,j] * sum_h w[b,i,h] * relu(q[b,i,h,:] . k[b,j,h',:])      (relu of it if RELU_OUT)
 //   q [B,S,HEADS,DIM]   k [B,T,KEY_HEADS,DIM]   w [HEADS] or [B,S,HEADS]   scores [B,S,T]
 //
-// One work-item scores CHUNK queries against a panel of NR = 16 * NV keys:
+// One work-item scores CHUNK queries against PANELS panels of NR = 16 * NV keys:
 //
-//            panel, transposed once per work-item        the register tile, MR x NV vectors, of one head is a
-//            [heads][DIM][NR]                            plain product q k^T; relu, times w, added to `total`.
-//              +---- NR keys ----+                       Only the total of all heads is stored, so the scores of
-//     q rows   |                 |                       single heads never touch memory.
-//     MR ----> |  acc, total     |
-//              +-----------------+
+//            panels, transposed once per work-item       the register tile, MR x NV vectors, of one head is a
+//            [PANELS][heads][DIM][NR]                    plain product q k^T; relu, times w, added to `total`.
+//              +-- NR --+-- NR --+-- keys                Only the total of all heads is stored, so the scores of
+//     q rows   |        |        |                       single heads never touch memory.
+//     MR ----> |  acc,  |        |                       A tile's queries are copied once for all panels.
+//              |  total |  total |
+//              +--------+--------+
 //
-// Tiles without a visible key are filled with -inf and cost nothing else; a panel is packed when first needed.
-// No barriers and no local memory. Enqueued by host/ops/indexer_scores.c over (T / NR, S / ROWS, B), ROWS being CHUNK in whole tiles.
+// Tiles without a visible key are filled with -inf and cost nothing else; panels are packed when first needed.
+// No barriers and no local memory. Enqueued by host/ops/indexer_scores.c over (T / WIDTH, S / ROWS, B), WIDTH being the
+// keys of all panels and ROWS being CHUNK in whole tiles.
 
 #ifndef MR
 #define MR 6 // queries of a register tile (1 .. 14)
 #endif
 #ifndef NV
 #define NV 4 // float16 vectors of keys in a tile (1 .. 4)
+#endif
+#ifndef PANELS
+#define PANELS 1 // panels of a work-item, which share its copies of queries (1 .. 8)
 #endif
 #ifndef CHUNK
 #define CHUNK 256 // queries of a work-item, over which packing the panel is spread (64 .. 1024)
@@ -42,6 +47,9 @@
 #define PACKED_HEADS HEADS
 #endif
 #define ONE_BLOCK (BLOCK_HEADS == HEADS)
+#define WIDTH (NR * PANELS)
+#define PANEL (PACKED_HEADS * DIM * NV) // vectors of a panel
+#define TILE (MR * NV)                  // vectors of a tile's scores
 
 #if KEY_HEADS == 1
 #define PANEL_OF(panel, h) (panel)
@@ -49,7 +57,7 @@
 #define PANEL_OF(panel, h) ((panel) + (h)*DIM * NV)
 #endif
 
-// Packs the keys of heads h0 .. h0 + heads.
+// Packs the keys of heads h0 .. h0 + heads of one panel.
 inline void pack_heads(rows_ptr k, int h0, int heads, int count, float16 *panel)
 {
 #if KEY_HEADS == 1
@@ -60,24 +68,17 @@ inline void pack_heads(rows_ptr k, int h0, int heads, int count, float16 *panel)
 #endif
 }
 
-// Zeros, or the totals of the heads before.
-inline void start_total(float16 total[MR][NV], bool first, const float16 *partial)
+// The tile's own copy of one head of the queries: one base address for all rows, and f16 and bf16 are widened once. The
+// tile's other rows repeat the last one of `rows`.
+inline void copy_tile(rows_ptr q, int rows, float16 *copies)
 {
-#pragma unroll
-    for (int r = 0; r < MR; ++r)
-#pragma unroll
-        for (int v = 0; v < NV; ++v)
-            total[r][v] = ONE_BLOCK || first ? (float16)(0.0f) : partial[r * NV + v];
-}
-
-// total[r] += w[r] * relu(q[r] . panel) for one head and `rows` queries; the tile's other rows repeat the last one.
-inline void score_head(rows_ptr q, int rows, __global const float *w, const float16 *panel, float16 total[MR][NV])
-{
-    // The tile's own copy of the queries: one base address for all rows, and f16 and bf16 are widened once.
-    float16 copies[MR * DIM_VECTORS];
     for (int r = 0; r < MR; ++r)
         copy_row(q + min(r, rows - 1) * (HEADS * DIM), copies + r * DIM_VECTORS);
-    const float *tile = (const float *)copies;
+}
+
+// total[r] += w[r] * relu(q[r] . panel) for one head, `rows` queries and one panel.
+inline void score_panel(const float *tile, int rows, __global const float *w, const float16 *panel, float16 *total)
+{
     float16 acc[MR][NV];
 #pragma unroll
     for (int r = 0; r < MR; ++r)
@@ -102,7 +103,7 @@ inline void score_head(rows_ptr q, int rows, __global const float *w, const floa
         const float16 weight = (float16)(w[W_PER_ROW ? min(r, rows - 1) * HEADS : 0]);
 #pragma unroll
         for (int v = 0; v < NV; ++v)
-            total[r][v] = fma(weight, RELU16(acc[r][v]), total[r][v]);
+            total[r * NV + v] = fma(weight, RELU16(acc[r][v]), total[r * NV + v]);
     }
 }
 
@@ -147,13 +148,13 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
                                  ulong k_scale_off, __global const int *ks_, ulong ks_off, __global const int *ke_,
                                  ulong ke_off, __global ELEM(SCORES_DTYPE) *scores_, ulong scores_off, int S, int T)
 {
-    const int j0 = (int)get_global_id(0) * NR;
+    const int j0 = (int)get_global_id(0) * WIDTH;
     const int first = (int)get_global_id(1) * ROWS;
     const size_t b = get_global_id(2);
     if (j0 >= T || first >= S)
         return;
     const int last = min(first + ROWS, S);
-    const int count = min(NR, T - j0);
+    const int count = min(WIDTH, T - j0), panels = (count + NR - 1) / NR;
     rows_ptr q = q_ + q_off + b * S * (HEADS * DIM);
     rows_ptr k = k_ + k_off + (b * T + j0) * (KEY_HEADS * DIM);
     __global const float *w = w_ + w_off + (W_PER_ROW ? b * S * HEADS : 0);
@@ -161,16 +162,16 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
     __global const int *ke = ke_ + ke_off + b * S;
     __global ELEM(SCORES_DTYPE) *scores = scores_ + scores_off + b * S * T + j0;
 
-    float16 scale[NV];
-    for (int v = 0; v < NV; ++v)
+    float16 scale[PANELS * NV];
+    for (int v = 0; v < PANELS * NV; ++v)
         scale[v] = (float16)(1.0f);
 #if HAS_K_SCALE
     for (int j = 0; j < count; ++j)
         ((float *)scale)[j] = k_scale_[k_scale_off + b * T + j0 + j];
 #endif
 
-    float16 panel[PACKED_HEADS * DIM * NV];
-    float16 partial[ONE_BLOCK ? 1 : ROWS * NV]; // totals of the heads so far
+    float16 all[PANELS * PANEL];
+    float16 partial[ONE_BLOCK ? 1 : ROWS * NV * PANELS]; // totals of the heads so far
     for (int h0 = 0; h0 < HEADS; h0 += BLOCK_HEADS) {
         const int heads = min(BLOCK_HEADS, HEADS - h0);
         const bool last_heads = h0 + heads == HEADS;
@@ -183,21 +184,31 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
                     hide_tile(scores + (size_t)i * T, rows, count, T);
                 continue;
             }
-            if (!packed)
-                pack_heads(k, h0, heads, count, panel);
+            for (int p = 0; !packed && p < panels; ++p)
+                pack_heads(k + (size_t)p * NR * (KEY_HEADS * DIM), h0, heads, min(NR, count - p * NR), all + p * PANEL);
             packed = true;
-            float16 total[MR][NV];
-            start_total(total, h0 == 0, partial + (i - first) * NV);
-            for (int h = 0; h < heads; ++h)
-                score_head(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, rows,
-                           w + (W_PER_ROW ? (size_t)i * HEADS : 0) + h0 + h, PANEL_OF(panel, h), total);
+            const int from = max(seen.x - j0, 0) / NR, to = min(count, seen.y - j0); // panels with a visible key, keys
+            float16 totals[PANELS * TILE];
+            for (int n = 0; n < PANELS * TILE; ++n)
+                totals[n] = ONE_BLOCK || h0 == 0 ? (float16)(0.0f) : partial[(i - first) * NV * PANELS + n];
+            for (int h = 0; h < heads; ++h) {
+                float16 copies[MR * DIM_VECTORS];
+                copy_tile(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, rows, copies);
+                for (int p = from; p * NR < to; ++p)
+                    score_panel((const float *)copies, rows, w + (W_PER_ROW ? (size_t)i * HEADS : 0) + h0 + h,
+                                PANEL_OF(all + p * PANEL, h), totals + p * TILE);
+            }
             if (!last_heads) {
-                for (int n = 0; n < MR * NV; ++n)
-                    partial[(i - first) * NV + n] = total[n / NV][n % NV];
+                for (int n = 0; n < PANELS * TILE; ++n)
+                    partial[(i - first) * NV * PANELS + n] = totals[n];
                 continue;
             }
-            for (int r = 0; r < rows; ++r)
-                store_row(total[r], scale, row_range(ks, ke, i + r, S, T), j0, T, scores + (size_t)(i + r) * T);
+            for (int r = 0; r < rows; ++r) {
+                const int2 range = row_range(ks, ke, i + r, S, T);
+                for (int p = 0; p < panels; ++p)
+                    store_row(totals + p * TILE + r * NV, scale + p * NV, range, j0 + p * NR, T,
+                              scores + (size_t)(i + r) * T + p * NR);
+            }
         }
     }
 }
