@@ -9,16 +9,19 @@
 //            [PANELS][heads][DIM][NR]                    plain product q k^T; relu, times w, added to `total`.
 //              +-- NR --+-- NR --+-- keys                Only the total of all heads is stored, so the scores of
 //     q rows   |        |        |                       single heads never touch memory.
-//     MR ----> |  acc,  |        |                       A tile's queries are copied once for all panels.
-//              |  total |  total |
-//              +--------+--------+
+//     MR ----> |  acc,  |        |                       A tile's rows are MR queries or, where heads share their key,
+//              |  total |  total |                       MR heads of one query, of which even one query has enough.
+//              +--------+--------+                       They are copied once for all panels.
 //
 // Tiles without a visible key are filled with -inf and cost nothing else; panels are packed when first needed.
 // No barriers and no local memory. Enqueued by host/ops/indexer_scores.c over (T / WIDTH, S / ROWS, B), WIDTH being the
 // keys of all panels and ROWS being CHUNK in whole tiles.
 
+#ifndef HEAD_ROWS
+#define HEAD_ROWS 0 // 1: a tile's rows are heads of one query, which share their key, 0: queries of one head
+#endif
 #ifndef MR
-#define MR 6 // queries of a register tile (1 .. 14)
+#define MR 6 // rows of a register tile (1 .. 14)
 #endif
 #ifndef NV
 #define NV 4 // float16 vectors of keys in a tile (1 .. 4)
@@ -35,7 +38,15 @@
 
 #include "indexer_scores_vec.clh"
 
-#define ROWS ((CHUNK + MR - 1) / MR * MR) // queries of a work-item: whole tiles
+#if HEAD_ROWS
+#define TILE_QUERIES 1
+#define TILE_HEADS MR
+#else
+#define TILE_QUERIES MR
+#define TILE_HEADS 1
+#endif
+#define ROW_STRIDE (HEAD_ROWS ? DIM : HEADS * DIM)                      // of a tile's rows in q
+#define ROWS ((CHUNK + TILE_QUERIES - 1) / TILE_QUERIES * TILE_QUERIES) // queries of a work-item: whole tiles
 #if KEY_HEADS == 1
 #define BLOCK_HEADS HEADS // one panel serves all heads
 #define PACKED_HEADS 1
@@ -49,7 +60,7 @@
 #define ONE_BLOCK (BLOCK_HEADS == HEADS)
 #define WIDTH (NR * PANELS)
 #define PANEL (PACKED_HEADS * DIM * NV) // vectors of a panel
-#define TILE (MR * NV)                  // vectors of a tile's scores
+#define TILE (TILE_QUERIES * NV)        // vectors of a tile's scores
 
 #if KEY_HEADS == 1
 #define PANEL_OF(panel, h) (panel)
@@ -68,15 +79,15 @@ inline void pack_heads(rows_ptr k, int h0, int heads, int count, float16 *panel)
 #endif
 }
 
-// The tile's own copy of one head of the queries: one base address for all rows, and f16 and bf16 are widened once. The
-// tile's other rows repeat the last one of `rows`.
+// The tile's own copy of its `rows` rows of q, the last of which is repeated: one base address for all rows, and f16 and
+// bf16 are widened once.
 inline void copy_tile(rows_ptr q, int rows, float16 *copies)
 {
     for (int r = 0; r < MR; ++r)
-        copy_row(q + min(r, rows - 1) * (HEADS * DIM), copies + r * DIM_VECTORS);
+        copy_row(q + min(r, rows - 1) * ROW_STRIDE, copies + r * DIM_VECTORS);
 }
 
-// total[r] += w[r] * relu(q[r] . panel) for one head, `rows` queries and one panel.
+// total += w * relu(q . panel), of each of the tile's `rows` rows and one panel.
 inline void score_panel(const float *tile, int rows, __global const float *w, const float16 *panel, float16 *total)
 {
     float16 acc[MR][NV];
@@ -100,10 +111,18 @@ inline void score_panel(const float *tile, int rows, __global const float *w, co
     }
 #pragma unroll
     for (int r = 0; r < MR; ++r) {
+#if HEAD_ROWS
+        if (r >= rows)
+            break;
+        const float16 weight = (float16)(w[r]);
+        float16 *sum = total;
+#else
         const float16 weight = (float16)(w[W_PER_ROW ? min(r, rows - 1) * HEADS : 0]);
+        float16 *sum = total + r * NV;
+#endif
 #pragma unroll
         for (int v = 0; v < NV; ++v)
-            total[r * NV + v] = fma(weight, RELU16(acc[r][v]), total[r * NV + v]);
+            sum[v] = fma(weight, RELU16(acc[r][v]), sum[v]);
     }
 }
 
@@ -176,12 +195,12 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
         const int heads = min(BLOCK_HEADS, HEADS - h0);
         const bool last_heads = h0 + heads == HEADS;
         bool packed = false;
-        for (int i = first; i < last; i += MR) {
-            const int rows = min(MR, last - i);
-            const int2 seen = tile_range(ks, ke, i, rows, S, T);
+        for (int i = first; i < last; i += TILE_QUERIES) {
+            const int queries = min(TILE_QUERIES, last - i);
+            const int2 seen = tile_range(ks, ke, i, queries, S, T);
             if (j0 >= seen.y || j0 + count <= seen.x) {
                 if (last_heads)
-                    hide_tile(scores + (size_t)i * T, rows, count, T);
+                    hide_tile(scores + (size_t)i * T, queries, count, T);
                 continue;
             }
             for (int p = 0; !packed && p < panels; ++p)
@@ -191,7 +210,8 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
             float16 totals[PANELS * TILE];
             for (int n = 0; n < PANELS * TILE; ++n)
                 totals[n] = ONE_BLOCK || h0 == 0 ? (float16)(0.0f) : partial[(i - first) * NV * PANELS + n];
-            for (int h = 0; h < heads; ++h) {
+            for (int h = 0; h < heads; h += TILE_HEADS) {
+                const int rows = HEAD_ROWS ? min(MR, heads - h) : queries;
                 float16 copies[MR * DIM_VECTORS];
                 copy_tile(q + (size_t)i * (HEADS * DIM) + (h0 + h) * DIM, rows, copies);
                 for (int p = from; p * NR < to; ++p)
@@ -203,7 +223,7 @@ __kernel void indexer_scores_vec(__global const ELEM(Q_DTYPE) *q_, ulong q_off, 
                     partial[(i - first) * NV * PANELS + n] = totals[n];
                 continue;
             }
-            for (int r = 0; r < rows; ++r) {
+            for (int r = 0; r < queries; ++r) {
                 const int2 range = row_range(ks, ke, i + r, S, T);
                 for (int p = 0; p < panels; ++p)
                     store_row(totals + p * TILE + r * NV, scale + p * NV, range, j0 + p * NR, T,

@@ -110,20 +110,26 @@ static bool vec_can_run(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->is_cpu; /* panels lie in private memory: a GPU has little of it */
 }
 
+/* Heads that share a key fill a tile however few queries there are. */
+static bool vec_head_rows(const cldsa_indexer_inputs *in) {
+    return in->Hk == 1 && in->H > 1;
+}
+
 static void vec_defaults(const cldsa_run *run, int *tune) {
     enum { PANEL_BYTES = 128 << 10, LEAST_CHUNK = 32, ITEMS_PER_UNIT = 4 };
     cldsa_indexer_inputs in = inputs(run);
+    const int64_t rows = vec_head_rows(&in) ? in.H : in.S;
     /* As many registers as the tile can fill: 32 of 16 floats, 16 of 8, 16 or 32 of 4. */
     int width = cldsa_context_capabilities(run->ctx)->vector_width;
     tune[NV] = width >= 16 ? 4 : 1;
     tune[MR] = width >= 8 ? 6 : 4;
-    while (tune[MR] > in.S)
+    while (tune[MR] > rows)
         tune[MR] -= tune[MR] > 2 ? 2 : 1;
-    /* Few queries, of which the last tile would be half empty: tiles that they fill better. */
-    if (cldsa_round_up(in.S, tune[MR]) > in.S * 9 / 8)
-        for (int rows = tune[MR] - 1; rows >= 4; --rows)
-            if (cldsa_round_up(in.S, rows) < cldsa_round_up(in.S, tune[MR]))
-                tune[MR] = rows;
+    /* Few rows, of which the last tile would be half empty: tiles that they fill better. */
+    if (cldsa_round_up(rows, tune[MR]) > rows * 9 / 8)
+        for (int fewer = tune[MR] - 1; fewer >= 4; --fewer)
+            if (cldsa_round_up(rows, fewer) < cldsa_round_up(rows, tune[MR]))
+                tune[MR] = fewer;
     const int64_t panel_bytes = in.D * tune[NV] * 16 * (int64_t)sizeof(cl_float);
     /* Narrow tiles share their queries: copies of 6 rows for 16 keys took a quarter of the time on a CPU with AVX2. */
     tune[PANELS] = width >= 16 ? 1 : 8;
@@ -145,14 +151,17 @@ static void vec_defaults(const cldsa_run *run, int *tune) {
 }
 
 static cldsa_status vec_enqueue(cldsa_run *run) {
-    return enqueue_tiles(run, "indexer_scores_vec", cldsa_round_up(run->tune[CHUNK], run->tune[MR]),
-                         16 * run->tune[NV] * run->tune[PANELS], 1, "");
+    const cldsa_indexer_inputs in = inputs(run);
+    const bool head_rows = vec_head_rows(&in);
+    return enqueue_tiles(run, "indexer_scores_vec",
+                         head_rows ? run->tune[CHUNK] : cldsa_round_up(run->tune[CHUNK], run->tune[MR]),
+                         16 * run->tune[NV] * run->tune[PANELS], 1, head_rows ? "-DHEAD_ROWS=1" : "-DHEAD_ROWS=0");
 }
 
 static const cldsa_variant vec = {
     .name = "vec",
     .file = "indexer_scores_vec.cl",
-    .tunables = {{"MR", 6, {1, 2, 4, 5, 6, 7, 8, 12}, "queries of a register tile"},
+    .tunables = {{"MR", 6, {1, 2, 4, 5, 6, 7, 8, 12}, "rows of a register tile: queries, or heads that share a key"},
                  {"NV", 4, {1, 2, 3, 4}, "float16 vectors of keys in a register tile"},
                  {"CHUNK", 256, {32, 64, 128, 256, 512, 1024}, "queries of a work-item"},
                  {"PANEL_HEADS", 4, {1, 2, 4, 8, 16}, "heads packed at once where each has its own key"},
