@@ -79,8 +79,8 @@ inline void pack_heads(rows_ptr k, int h0, int heads, int count, float16 *panel)
 #endif
 }
 
-// The tile's own copy of its `rows` rows of q, the last of which is repeated: one base address for all rows, and f16 and
-// bf16 are widened once.
+// The tile's own copy of its `rows` rows of q, the last of which is repeated: one base address, and f16 and bf16 are
+// widened once.
 inline void copy_tile(rows_ptr q, int rows, float16 *copies)
 {
     for (int r = 0; r < MR; ++r)
