@@ -171,8 +171,8 @@ inline uint bits32(int16 low, int16 high)
 #define OF_64(b) OF_16(b), OF_16((b) + 16), OF_16((b) + 32), OF_16((b) + 48)
 __constant ulong positions[256] = {OF_64(0), OF_64(64), OF_64(128), OF_64(192)};
 
-// to[m ..] = first + i for each set bit i of `hits`, of 32; m goes up by their number. Up to eight words behind them are
-// overwritten. No branch depends on how many there are, which no CPU would foresee.
+// to[m ..] = first + i for each set bit i of `hits`, of 32; m goes up by their number. Up to eight words behind them
+// are overwritten. No branch depends on how many there are, which no CPU would foresee.
 #define PUT_POSITIONS(hits, first, to, m)                                                                              \
     _Pragma("unroll") for (uint byte_ = 0; byte_ < 4; ++byte_)                                                         \
     {                                                                                                                  \
@@ -390,7 +390,8 @@ inline bool select_sampled(output_t *out, uint2 range, uint wanted, __global uin
     return true;
 }
 
-// Selects over all keys of the row; returns how many it kept. Positions start at a multiple of 32, for the mask's words.
+// Selects over all keys of the row; returns how many it kept. Positions start at a multiple of 32, for the words of the
+// mask.
 inline uint select_dense(output_t *out, uint2 range, uint wanted, __global uint *keys, uint T)
 {
     uint base = range.x & ~31u, n = range.y - base;
