@@ -110,9 +110,10 @@ static bool vec_can_run(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->is_cpu; /* panels lie in private memory: a GPU has little of it */
 }
 
-/* Heads that share a key fill a tile however few queries there are. */
+/* Heads that share a key fill a tile however few queries there are; where heads are few, queries fill it better. */
 static bool vec_head_rows(const cldsa_indexer_inputs *in) {
-    return in->Hk == 1 && in->H > 1;
+    enum { MANY = 16 };
+    return in->Hk == 1 && (in->H >= MANY || in->H > in->S);
 }
 
 static void vec_defaults(const cldsa_run *run, int *tune) {
