@@ -9,8 +9,8 @@
 //            [PANELS][heads][DIM][NR]                    plain product q k^T; relu, times w, added to `total`.
 //              +-- NR --+-- NR --+-- keys                Only the total of all heads is stored, so the scores of
 //     q rows   |        |        |                       single heads never touch memory.
-//     MR ----> |  acc,  |        |                       A tile's rows are MR queries or, where heads share their key,
-//              |  total |  total |                       MR heads of one query, of which even one query has enough.
+//     MR ----> |  acc,  |        |                       A tile's rows are MR queries or, where queries are few and
+//              |  total |  total |                       heads share their key, MR heads of one query (HEAD_ROWS).
 //              +--------+--------+                       They are copied once for all panels.
 //
 // Tiles without a visible key are filled with -inf and cost nothing else; panels are packed when first needed.
