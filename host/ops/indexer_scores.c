@@ -110,7 +110,7 @@ static bool vec_can_run(const cldsa_run *run) {
     return cldsa_context_capabilities(run->ctx)->is_cpu; /* panels lie in private memory: a GPU has little of it */
 }
 
-/* Few queries do not fill a tile; heads that share a key do. Many queries are 4 to 6 % faster as rows than heads are. */
+/* Few queries do not fill a tile; heads that share a key do. Many queries are 4 to 6 % faster as rows than heads. */
 static bool vec_head_rows(const cldsa_indexer_inputs *in) {
     return in->Hk == 1 && in->H > in->S;
 }
